@@ -12,6 +12,7 @@ from memest.machines.cpu import Cpu
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
+from torch.nn.functional import pad  # noqa: E402
 
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import inputs_for, measure_inference, measure_training  # noqa: E402
@@ -20,6 +21,7 @@ from validation.streams import first_difference  # noqa: E402
 SHAPE = (4, 3, 8, 8)
 L = torch.linalg
 INF = float("inf")
+RFFT = torch.fft.rfft2
 
 
 class Net(nn.Module):
@@ -60,6 +62,23 @@ def aligned(reduction: str, zero_infinity: bool = False, listed: bool = False) -
     return function
 
 
+def spectral(y: Any) -> Any:
+    """The low frequencies of both ends, as Fourier neural operators keep them."""
+    spectrum = RFFT(y)
+    kept = torch.zeros(*spectrum.shape, dtype=torch.cfloat)
+    kept[:, :, :3, :3] = spectrum[:, :, :3, :3] * 2
+    kept[:, :, -3:, :3] = spectrum[:, :, -3:, :3]
+    return torch.fft.irfft2(kept, s=(8, 8))
+
+
+def cleared(y: Any) -> Any:
+    """The high frequencies set to nothing, and one channel to another."""
+    spectrum = RFFT(y).clone()
+    spectrum[..., 3:] = 0
+    spectrum[:, 0] = spectrum[:, 1]
+    return spectrum.abs()
+
+
 CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "bincount": (counted, {"bins": 4}),
     "bincount by minlength": (counted, {}),
@@ -94,6 +113,12 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "complex quotient": (lambda y: (torch.fft.rfft2(y) / torch.fft.rfft2(y * 2)).abs(), None),
     "complex over real": (lambda y: (torch.fft.rfft2(y) / 2 / torch.fft.rfft2(y).abs()).real, None),
     "angle and polar": (lambda y: torch.fft.irfft2(torch.polar(torch.fft.rfft2(y).abs(), torch.fft.rfft2(y).angle())), None),
+    "complex parts written": (spectral, None),
+    "a complex part cleared": (cleared, None),
+    "complex elements moved": (lambda y: pad(RFFT(y).index_select(1, torch.tensor([0, 2])).tile(2, 1).tril(), (0, 1)).abs(), None),
+    "complex elements chosen": (lambda y: torch.where(y[..., :5] > 0, -RFFT(y), RFFT(y * 2).masked_fill(y[..., :5] < 1, 0)).abs(), None),
+    "complex numbers in place": (lambda y: RFFT(y).clone().mul_(2).add_(RFFT(y * 2)).div_(3).abs(), None),
+    "real numbers made complex": (lambda y: y.to(torch.complex64).to(torch.complex128).abs(), None),
     "ctc_loss": (aligned("mean"), {"length": 5}),
     "ctc_loss where it is infinite": (aligned("sum", zero_infinity=True), {"length": 5}),
     "ctc_loss of listed lengths": (aligned("none", listed=True), None),

@@ -16,6 +16,7 @@ from validation.steps import Case, compare
 
 A, B, V, W = (3, 4), (3, 4), (4,), (3,)
 SQUARE, BATCH, SIGNAL = (4, 4), (6, 3, 3), (2, 64)
+TALL, WIDE = (2, 7, 3), (2, 3, 7)
 CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "cov": (lambda a: torch.cov(a), (A,)),
     "corrcoef": (lambda a: torch.corrcoef(a), (A,)),
@@ -33,8 +34,33 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "logdet": (lambda m: torch.logdet(m @ m.t() + torch.eye(4)), (SQUARE,)),
     "slogdet": (lambda m: torch.linalg.slogdet(m)[1], (BATCH,)),
     "upper": (lambda m: torch.linalg.cholesky(m @ m.t() + torch.eye(4), upper=True), (SQUARE,)),
+    "eigh": (lambda m: sum(t.sum() for t in torch.linalg.eigh(m + m.mT)), (BATCH,)),
+    "eigenvectors": (lambda m: torch.linalg.eigh(m)[1], (SQUARE,)),
+    "eigvalsh": (lambda m: torch.linalg.eigvalsh(m), (BATCH,)),
+    "svd": (lambda a: sum(t.sum() for t in torch.linalg.svd(a, full_matrices=False)), (TALL,)),
+    "right vectors": (lambda a: torch.linalg.svd(a, full_matrices=False)[2], (WIDE,)),
+    "right vectors of many rows": (lambda a: torch.linalg.svd(a, full_matrices=False)[2], (TALL,)),
+    "svd of all": (lambda m: sum(t.sum() for t in torch.linalg.svd(m)), (BATCH,)),
+    "pinv": (lambda a, b: torch.linalg.pinv(a).sum() + torch.linalg.pinv(b).sum(), (TALL, WIDE)),
+    "triangles": (lambda m, b: torch.linalg.solve_triangular(m, torch.cholesky_solve(b, m), upper=False), (BATCH, (6, 3, 2))),
+    "whitening": (lambda m: torch.cholesky_inverse(torch.linalg.cholesky(m @ m.mT + torch.eye(3))), (BATCH,)),
     "stft": (lambda s: torch.stft(s, 16, 4, window=torch.ones(12), win_length=12, return_complex=True).abs(), (SIGNAL,)),
     "stft of all": (lambda s: torch.stft(s, 16, center=False, onesided=False, return_complex=True).abs(), (SIGNAL,)),
+    "istft": (lambda s: torch.istft(torch.stft(s, 16, return_complex=True), 16, length=60), (SIGNAL,)),
+    "istft of one": (
+        lambda s: torch.istft(torch.stft(s[0], 16, 5, 12, torch.hann_window(12), return_complex=True), 16, 5, 12, torch.hamming_window(12)),
+        (SIGNAL,),
+    ),
+    "windows": (
+        lambda v: v * torch.bartlett_window(4) + torch.blackman_window(4) * torch.kaiser_window(4, periodic=False),
+        (V,),
+    ),
+    "weights of positives": (
+        lambda a: F.binary_cross_entropy_with_logits(a.bfloat16(), torch.ones(3, 4).bfloat16(), pos_weight=torch.ones(4)),
+        (A,),
+    ),
+    "products as they lie": (lambda a: torch.cumprod(a.t(), 1), (A,)),
+    "pooled in one dim": (lambda s: F.max_unpool1d(*F.max_pool1d(s, 2, return_indices=True), 2), (SIGNAL,)),
     "fft": (lambda s: torch.fft.fft(s).abs(), (SIGNAL,)),
     "windows that overlap": (lambda s: s.as_strided((2, 13, 16), (64, 4, 1)), (SIGNAL,)),
     "bags": (lambda a: F.embedding_bag(torch.zeros(5, 2, dtype=torch.int64), a, mode="mean"), (A,)),

@@ -10,7 +10,8 @@ import pytest
 
 import memest
 from memest.errors import UnsupportedError, UsageError
-from memest.estimate.estimate import Estimate, estimate, read_peak
+from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.summary import read_peak
 from memest.levers.checkpoints.survey import survey
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph, Segment

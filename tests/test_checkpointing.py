@@ -11,7 +11,8 @@ import pytest
 
 import memest
 from memest.errors import GraphError, MemestError, UnknownNameError, UsageError
-from memest.estimate.estimate import Estimate, estimate, read_peak
+from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.summary import read_peak
 from memest.levers.checkpoints.modules import named, segment_of
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph, Segment

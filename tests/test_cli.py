@@ -477,10 +477,10 @@ def test_an_interrupt_ends_with_one_line() -> None:
     code = """
 import signal
 import time
-import memest.cli.request as request
+import memest.cli.answering as answering
 from memest.cli.app import main
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
-request.answered = lambda _: (print("ready", flush=True), time.sleep(60))
+answering.answered = lambda _: (print("ready", flush=True), time.sleep(60))
 raise SystemExit(main(["estimate", "resnet18"]))
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -493,12 +493,12 @@ raise SystemExit(main(["estimate", "resnet18"]))
 
 
 def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import memest.cli.request as request
+    import memest.cli.answering as answering
 
     def broken(_: object) -> None:
         raise KeyError("two\nlines")
 
-    monkeypatch.setattr(request, "answered", broken)
+    monkeypatch.setattr(answering, "answered", broken)
     assert main(["estimate", "resnet18"]) == 70
     line = capsys.readouterr().err
     assert line.startswith("memest: a bug in memest: KeyError") and line.count("\n") == 1
@@ -610,10 +610,10 @@ def test_a_format_and_a_file_that_contradict_each_other_are_refused_before_the_w
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from memest.cli import planning, request
+    from memest.cli import answering, planning
 
     monkeypatch.chdir(tmp_path)
-    for room in (request, planning):
+    for room in (answering, planning):
         monkeypatch.setattr(room, "open_with_inputs", lambda *_: pytest.fail("work was begun"))
     assert main([*command.split(), *WRITERS[command], *given]) == 2
     line = capsys.readouterr().err

@@ -14,7 +14,7 @@ import yaml
 
 import memest
 from memest.cli.app import main
-from memest.errors import MemestError
+from memest.errors import MemestError, UsageError
 from memest.machines.entry import Hardware, Tier
 from memest.memory.loading import library_bytes
 from memest.planning.cluster import ClusterPlan
@@ -111,6 +111,16 @@ def test_ranks_may_share_a_volume() -> None:
     part = next(iter(way.estimate.input_shapes.values()))
     assert way.world == 2 and way.batch == 1 and 64 < part[2] < 128 and part[3:] == (32, 32)
     assert plan.notes[0].startswith("2 ranks share a volume: each computes")
+
+
+def test_a_halo_is_what_ranks_read_around_their_part() -> None:
+    asked = {"global_batch": 1, "input_shape": (1, 128, 32, 32), "split": 2, "ranks_per_node": 2}
+    plan = planned(node(1), halo=8, **asked)
+    part = next(iter(plan.ways[0].estimate.input_shapes.values()))
+    assert part[2:] == (72, 32, 32) and any("less than what the network sees" in note for note in plan.notes)
+    assert not any("less than" in note for note in planned(node(1), **asked).notes)
+    with pytest.raises(UsageError, match="halo has 2 sizes, and the volume 3"):
+        planned(node(1), halo=(8, 8), **asked)
 
 
 def test_where_nothing_holds_it_a_split_that_would_is_named() -> None:
@@ -319,7 +329,7 @@ def test_threads_of_the_machine_at_hand_are_said() -> None:
 
 
 def test_ranks_share_no_volume_of_a_network_that_sees_all_of_it() -> None:
-    with pytest.raises(MemestError, match=r"ranks cannot share a volume: .*avgpool.*; leave split out"):
+    with pytest.raises(MemestError, match=r"ranks cannot share a volume: .*avgpool.*; give a halo, or leave split out"):
         memest.plan_cluster(memest.model("resnet18"), global_batch=2, input_shape=(3, 64, 64), on=node(GIB), split=2, malloc=FIXED)
 
 

@@ -45,6 +45,7 @@ KNOWN: dict[str, Use] = {
     "zeros": lambda self, y: (torch.zeros_like(y[:, 0]) != 0).any(),
     "full": lambda self, y: torch.full((3,), 2.5).amax() > 2,
     "number": lambda self, y: torch.ones(1).item() < 1,
+    "least": lambda self, y: max(torch.ones(y.shape[0], 4).min().item(), 1e-3) < 1,
     "finite": lambda self, y: not torch.isfinite(y).all(),
     "nan": lambda self, y: torch.isnan(y).any() or torch.isinf(y).any().item(),
     "stack": lambda self, y: torch.stack([torch.zeros(2), torch.zeros(2)]).eq(0).all(),

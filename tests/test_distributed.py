@@ -11,7 +11,7 @@ import pytest
 
 import memest
 from memest.errors import GraphError, MemestError, UnknownNameError, UnsupportedError, UsageError
-from memest.estimate.estimate import read_peak
+from memest.estimate.summary import read_peak
 from memest.levers.table import settings
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph, Parameter

@@ -10,7 +10,8 @@ import pytest
 
 import memest
 from memest.errors import MemestError, ShapeError, UsageError
-from memest.estimate.estimate import CATEGORIES, Estimate, estimate
+from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.peak import CATEGORIES
 from memest.machines.cpu import Cpu
 from memest.network.graph import Graph
 from memest.sources.builder import Builder

@@ -18,8 +18,9 @@ from latex_reader import evaluated
 import memest
 from memest.cli.app import main
 from memest.errors import MemestError, UsageError
-from memest.estimate.estimate import Estimate, read_peak
+from memest.estimate.estimate import Estimate
 from memest.estimate.formulas.formula import Formula
+from memest.estimate.summary import read_peak
 from memest.machines.cpu import Cpu
 from memest.runtimes.table import play
 from memest.sources.models import MODELS

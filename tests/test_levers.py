@@ -6,9 +6,10 @@ import pytest
 
 import memest
 from memest.errors import UnknownNameError, UsageError
-from memest.estimate.estimate import DIRECT_PLAYS, estimate, read_peak
+from memest.estimate.estimate import estimate
+from memest.estimate.summary import read_peak
 from memest.levers.table import LEVERS, setting, settings
-from memest.runtimes.compiling import programs_of
+from memest.runtimes.compiling import DIRECT_PLAYS, programs_of
 from memest.runtimes.table import play
 
 EXAMPLES: dict[str, str] = {

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from memest.estimate.estimate import Estimate, estimate, read_peak
+from memest.estimate.estimate import Estimate, estimate
+from memest.estimate.summary import read_peak
 from memest.machines.cpu import Cpu
 from memest.memory.line import NEIGHBOURS, SOON
 from memest.memory.live_sets import LiveSets

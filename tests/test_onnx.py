@@ -398,3 +398,9 @@ def test_engines_pad_the_ends_of_a_window_themselves(tmp_path: Path, level: str)
     given = [numbers("p", 0, 0, 0, 0, 0, 0, 1, 1), numpy_helper.from_array(np.array(-np.inf, np.float32), "v")]
     written = memest.from_onnx(saved(tmp_path, padded, given, shape=(1, 3, 64, 64)))
     assert deltas(written, "onnxruntime", ort_level=level)[0] >= 3 * 65 * 65 * 4  # a node of the file is run
+
+
+def test_a_norm_of_one_value_a_channel_is_read_as_one_that_is_not_trained(tmp_path: Path) -> None:
+    stats = [weight(name, 3) for name in "sbmv"]
+    graph = memest.from_onnx(saved(tmp_path, [node("BatchNormalization", "x s b m v")], stats, shape=(1, 3)))
+    assert peak(graph, (1, 3)) > 0

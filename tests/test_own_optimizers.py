@@ -95,6 +95,26 @@ class Sharp(torch.optim.Optimizer):
         self.zero_grad()
 
 
+class Aware(Sharp):
+    """The same that puts the old weights back as they lay (davda54/sam): they stay in its state, too."""
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["old"] = p.data.clone()
+                p.add_(p.grad, alpha=0.05)
+        self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data = self.state[p]["old"]
+        self.base.step()
+        self.zero_grad()
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
@@ -122,11 +142,18 @@ def training(make: Any, calls: int = 0) -> Case:
 
 
 @pytest.mark.parametrize("calls", [0, 2])
-@pytest.mark.parametrize("kind", [Lion, Scaled, Sharp])
+@pytest.mark.parametrize("kind", [Lion, Scaled, Sharp, Aware])
 def test_its_code_is_played(kind: Any, calls: int, cpu: Cpu) -> None:
     make = (lambda p: Scaled(p, 0.1, momentum=0.9)) if kind is Scaled else kind
     outcome = compare(training(make, calls), cpu, before=2)
     assert not outcome.failed, outcome.difference
+
+
+def test_what_it_keeps_is_state_of_the_parameter() -> None:
+    case = training(Lion)
+    found = memest.step(case.function, *case.arguments)
+    assert found.by_category()["optimizer_state"] == sum(p.nbytes for p in case.objects[0].parameters())
+    assert "0.weight" in {h.layer for h in found.holdings if h.category == "optimizer_state"}
 
 
 def test_one_that_changes_its_way_is_taken_as_it_goes_on(cpu: Cpu) -> None:

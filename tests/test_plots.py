@@ -18,8 +18,9 @@ import pytest
 import memest
 from memest.cli import plot as plot_command
 from memest.cli.app import main
-from memest.estimate.estimate import CATEGORIES, Estimate
+from memest.estimate.estimate import Estimate
 from memest.estimate.holdings import tiles_at_peak
+from memest.estimate.peak import CATEGORIES
 from memest.estimate.series import outline, series
 from memest.planning.growth import Growth, growth
 from memest.render import chart

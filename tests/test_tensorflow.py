@@ -14,10 +14,12 @@ from memest.errors import MemestError, UnsupportedError, UsageError
 from memest.network.graph import Graph
 from memest.runtimes.table import runtime_named
 from memest.runtimes.tensorflow.building.stepping import built
-from memest.runtimes.tensorflow.executing import scheduled
 from memest.runtimes.tensorflow.grappler import optimized
-from memest.runtimes.tensorflow.nodes import Node
+from memest.runtimes.tensorflow.heap import resident_of
+from memest.runtimes.tensorflow.memory import Step
+from memest.runtimes.tensorflow.nodes import Net, Node
 from memest.runtimes.tensorflow.runtime import peak_of
+from memest.runtimes.tensorflow.scheduling import Way, dealt, scheduled
 from memest.runtimes.tensorflow.sharding import blocks
 from memest.sources.builder import Builder
 from validation.engines.tensorflow.comparing import compare, failures, ours
@@ -56,6 +58,12 @@ def test_stored_steps_are_predicted() -> None:
     """Tensors and their peak for the order that TensorFlow took, of every small step that is stored."""
     found = list(compare("small 4x16"))
     assert len(found) == 4 and all(c.equal and not c.differing for c in found)
+
+
+@pytest.mark.parametrize("network", ["group-norms", "lines"])
+def test_kinds_of_layers_are_as_in_the_log(network: str) -> None:
+    found = list(compare(network))
+    assert len(found) == 4 and all(c.equal and not c.differing for c in found), [str(c) for c in found]
 
 
 @pytest.mark.slow
@@ -142,9 +150,46 @@ def test_gradients_of_filters_may_all_wait() -> None:
     asked: dict[str, Any] = {"input_shape": (1, 1, 16, 16, 16), "loss": "binary_cross_entropy", "runtime": "tensorflow-cpu"}
     found = memest.estimate(volumes(8), machine=machine, **asked)
     net = built(found.played, found.input_shapes, found.sizes, found.recipe, remember=True)
-    made = [n.op for n in scheduled(optimized(net, onednn=True), filters_last=True)]
+    made = [n.op for n in scheduled(optimized(net, onednn=True), Way(filters_last=True))]
     filters, others = ([n for n, op in enumerate(made) if part in op] for part in ("BackpropFilter", "BackpropInput"))
     assert len(filters) == 3 and min(filters) > max(others)
+
+
+def of_branches() -> list[Node]:
+    """A node, two that need it, and one that needs both."""
+    net = Net()
+    start = net.input("x", (4, 4), "float32")
+    first = net.op("Square", "first", [start], (4, 4))
+    left, right = (net.op("Exp", name, [first], (4, 4)) for name in ("left", "right"))
+    net.op("AddV2", "sum", [left, right], (4, 4))
+    return list(net.nodes.values())
+
+
+def test_what_is_ready_at_once_runs_side_by_side_on_two_threads() -> None:
+    def beside(workers: int) -> int:
+        most = now = 0
+        for moment in dealt(of_branches(), Way(), workers, lambda node: 1.0):
+            now += -1 if moment.ends else 1
+            most = max(most, now)
+        return most
+
+    assert (beside(1), beside(2), beside(8)) == (1, 2, 2)
+
+
+def test_two_gradients_of_a_convolution_have_their_columns_at_once_on_two_threads() -> None:
+    def peak(threads: int) -> int:
+        cpu = memest.Cpu(threads=threads, l3_total_bytes=1 << 20)
+        asked: dict[str, Any] = {"loss": "binary_cross_entropy", "runtime": "tensorflow-cpu", "onednn": "off"}
+        return memest.estimate(volumes(8), input_shape=(1, 1, 16, 16, 16), machine=cpu, **asked).peak_bytes
+
+    assert peak(2) > 1.2 * peak(1)
+
+
+def test_without_onednn_tensors_lie_on_the_heaps_of_the_threads_that_asked() -> None:
+    """What malloc keeps between tensors is resident, too: more than what is alive at once."""
+    step = estimated(memest.model("unet3d", base_filters=4), (1, 1, 32, 32, 32), loss="binary_cross_entropy", onednn="off").timeline
+    assert isinstance(step, Step)
+    assert peak_of(step) < resident_of(step) < 2 * peak_of(step)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +242,7 @@ def test_ranges_hold_the_orders_that_may_be_taken() -> None:
         ({"loss": "binary_cross_entropy"}, "no sigmoid"),
         ({"levers": ["accumulate:steps=2"]}, "plain step"),
         ({"hold_output": True}, "leave out hold_output"),
+        ({"torch": "2.13"}, "leave out torch"),
     ],
 )
 def test_what_is_not_modelled_is_refused_in_one_line(asked: dict[str, Any], words: str) -> None:

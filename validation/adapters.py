@@ -517,6 +517,16 @@ def div_into(out: torch.Tensor, input: torch.Tensor, other: torch.Tensor) -> tor
     return torch.div(input, other, out=out)
 
 
+def maximum_into(out: torch.Tensor, input: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``torch.maximum`` into a tensor that is there."""
+    return torch.maximum(input, other, out=out)
+
+
+def minimum_into(out: torch.Tensor, input: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``torch.minimum`` into a tensor that is there."""
+    return torch.minimum(input, other, out=out)
+
+
 def weight_norm_interface(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
     """The weight that ``torch._weight_norm_interface`` gives."""
     return torch._weight_norm_interface(v, g, dim)[0]

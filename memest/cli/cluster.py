@@ -32,6 +32,10 @@ def run(
         option("--exchange", metavar="NAME[:OPTION=VALUE,...]", help="Who averages: ddp, horovod:fusion=64MiB,backend=mpi, gloo, …"),
     ] = "ddp",
     split: Annotated[Optional[int], option("--split", min=1, metavar="N", help="Ranks that share one volume, each a part of it.")] = None,  # noqa: UP045
+    halo: Annotated[
+        Optional[str],  # noqa: UP045 - it is read at run time
+        option("--halo", metavar="SIZE", help="What ranks of one volume read more on each side (default: all that the network sees)."),
+    ] = None,
     manifest: Annotated[
         Optional[str],  # noqa: UP045 - it is read at run time
         option("--manifest", metavar="SCHEDULER", help="Write what a scheduler is given instead: slurm, kubernetes or ray."),
@@ -62,9 +66,12 @@ def run(
     \b
     Exit codes: 0 done, 1 no layout holds it, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import spread
     from memest.cli.output import DOES_NOT_FIT, agreed, show, write
-    from memest.cli.request import limits, spread
+    from memest.cli.request import limits
+    from memest.cli.words import said
     from memest.errors import UsageError
+    from memest.levers.checks import halo_extents
     from memest.render.cluster import cluster_report
     from memest.render.manifests import COMMAND, IMAGE, SCHEDULERS, unknown
     from memest.render.manifests import manifest as written
@@ -77,6 +84,8 @@ def run(
         raise UsageError("--image is about --manifest kubernetes; leave it out")
     if command is not None and manifest is None:
         raise UsageError("--command is what a manifest runs; say --manifest slurm, kubernetes or ray, or leave it out")
+    if halo is not None and split is None:
+        raise UsageError("--halo is what ranks that share a volume read around their part: say --split, or leave it out")
     if cores is not None and request.threads is not None:
         raise UsageError("--threads are those of a rank, --cores what a node's ranks share: leave one of them out")
     form = form if manifest is not None else agreed(form, output)
@@ -92,6 +101,7 @@ def run(
         cores=cores,
         exchange=exchange,
         split=split or 1,
+        halo=None if halo is None else said("--halo", halo, halo_extents),
     )
     if manifest is not None and found.best is not None:
         write(written(found, manifest, command=command or COMMAND, image=image or IMAGE), output)

@@ -66,8 +66,9 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import answered
     from memest.cli.output import agreed, show
-    from memest.cli.request import answered, changed
+    from memest.cli.request import changed
     from memest.errors import UsageError
     from memest.planning.compare import compare
     from memest.render.comparison import comparison_report

@@ -49,8 +49,9 @@ def run(
     Exit codes: 0 done (where a limit is given: it fits or spills), 1 does not fit (as far as expected) on one
     of --on and --budget, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import answered, elsewhere
     from memest.cli.output import DOES_NOT_FIT, agreed, show
-    from memest.cli.request import answered, elsewhere, limits
+    from memest.cli.request import limits
     from memest.render.reports import estimate_report
 
     form = agreed(form, output)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from memest.cli.request import Request, answered, torch_example
+from memest.cli.answering import answered
+from memest.cli.inputs import torch_example
+from memest.cli.request import Request
 from memest.errors import UsageError
 from memest.estimate.question import resolved
 from memest.planning.peers.explaining import Explanation, explain

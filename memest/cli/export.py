@@ -34,8 +34,9 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.inputs import open_with_inputs
     from memest.cli.output import by_suffix, write
-    from memest.cli.request import called, open_with_inputs
+    from memest.cli.request import called
     from memest.errors import UsageError
     from memest.network.binding import bind
     from memest.sources import files as schema

@@ -51,8 +51,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import answered, usual_inputs
     from memest.cli.output import SUFFIXES, agreed, show, write
-    from memest.cli.request import answered, usual_inputs
     from memest.errors import UsageError
     from memest.render.formulas import formula_report
 

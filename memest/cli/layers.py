@@ -28,8 +28,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import answered
     from memest.cli.output import agreed, show
-    from memest.cli.request import answered
     from memest.estimate.holdings import layer_table
     from memest.render.reports import layers_report
 

@@ -42,8 +42,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import planned
     from memest.cli.output import agreed, show
-    from memest.cli.request import planned
     from memest.cli.words import said
     from memest.levers.checks import halo_extents, positive_number
     from memest.planning.inference import NULL, planner_named

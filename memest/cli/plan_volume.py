@@ -44,8 +44,9 @@ def run(
     \b
     Exit codes: 0 done (1 where a limit is given and no way fits it), 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import cut
     from memest.cli.output import DOES_NOT_FIT, agreed, show
-    from memest.cli.request import cut, limits
+    from memest.cli.request import limits
     from memest.cli.words import said
     from memest.levers.checks import extents, halo_extents, positive
     from memest.render.volumes import volume_report

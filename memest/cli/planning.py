@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memest.cli.request import Request, bind_shapes, keywords, limits, open_with_inputs, parse_inputs, warn
+from memest.cli.answering import keywords, warn
+from memest.cli.inputs import bind_shapes, open_with_inputs, parse_inputs
+from memest.cli.request import Request, limits
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean
 from memest.machines.entry import Hardware
 from memest.network.binding import bind

@@ -31,8 +31,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import planned
     from memest.cli.plot import draw, form_of
-    from memest.cli.request import planned
     from memest.planning.inference import planner_named
     from memest.render import arena_chart
     from memest.render.plot import arena

@@ -45,9 +45,9 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import grow
     from memest.cli.output import SUFFIXES, agreed, by_suffix, show, write
     from memest.cli.plot import PICTURES, capacities, numbers
-    from memest.cli.request import grow
     from memest.errors import UsageError
     from memest.render.plot import sizes as picture
     from memest.render.sizes import sizes_report

@@ -28,8 +28,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import answered
     from memest.cli.plot import draw, form_of
-    from memest.cli.request import answered
     from memest.render import chart
     from memest.render.plot import timeline
 

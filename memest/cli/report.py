@@ -58,8 +58,9 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import report_model
     from memest.cli.output import by_suffix, write
-    from memest.cli.request import limits, report_model
+    from memest.cli.request import limits
     from memest.errors import UsageError
     from memest.machines.reading import hardware as catalogue
     from memest.machines.reading import load_hardware

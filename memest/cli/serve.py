@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 from memest.cli.words import option
 
-GET = "for a service, pip install starlette uvicorn prometheus-client, or '.[serve]' in a checkout of memest"
+GET = "for a service, pip install uvicorn prometheus-client, or '.[serve]' in a checkout of memest"
 
 
 def run(
@@ -26,7 +26,7 @@ def run(
     settings of memest.estimate and "model" (built in) or "graph" (as a graph file has it), "input_shape", and "fields" where not all of
     the answer is wanted. GET /openapi.json describes it; /models, /metrics (Prometheus) and /healthz are there.
 
-    Needs starlette, uvicorn and prometheus-client (pip install them, or '.[serve]' in a checkout of memest).
+    Needs uvicorn and prometheus-client (pip install them, or '.[serve]' in a checkout of memest).
 
     Whoever can connect may ask, so let it listen to those you trust; with --allow-import they may run code.
 

@@ -62,7 +62,7 @@ def run(
     if request is not None:
         if request.card is None and not request.settings.keys() & {"runtime", "device"}:
             raise UsageError("--model is predicted for a card: name the one that the history is of, such as --on a100-40gb")
-        from memest.cli.request import answered
+        from memest.cli.answering import answered
         from memest.planning.beside import beside
         from memest.render.beside import with_prediction
 

@@ -44,8 +44,8 @@ def run(
     \b
     Exit codes: 0 done, 2 usage, 3 invalid model.
     """
+    from memest.cli.answering import answered
     from memest.cli.output import agreed, by_suffix, show, write
-    from memest.cli.request import answered
     from memest.estimate.holdings import event_rows, high_moments, phase_peaks
     from memest.render.reports import timeline_report
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 Command = Callable[..., int | None]
 REQUIRED: Any = ...
-_MAX_DIGITS = 18
+MAX_DIGITS = 18
 
 
 class Word(NamedTuple):
@@ -151,7 +151,7 @@ def _one(kind: Any, word: Word, text: Any) -> Any:
         return text
     if kind is Path:
         return Path(text)
-    if kind is int and text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) >= (word.min or 0):
+    if kind is int and text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and int(text) >= (word.min or 0):
         return int(text)
     if isinstance(kind, type) and issubclass(kind, Enum) and text in (member.value for member in kind):
         return kind(text)

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import GraphError, UnsupportedError, UsageError, did_you_mean, one_of
+from memest.estimate.inputs import InputShape, check_guards, input_shapes, usual_shapes
+from memest.estimate.notes import notes
+from memest.estimate.peak import CATEGORIES, Holding, Moment, held_at, moment_of
 from memest.estimate.played import TheSteps
 from memest.estimate.question import Question, Settings, question
+from memest.estimate.summary import compiled, highest_event, summarize
 from memest.machines.claims import FigureName, Source
 from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
@@ -22,20 +26,17 @@ from memest.machines.target import TORCH_CPU
 from memest.machines.versions import Torch
 from memest.memory.figure import Figure, Figures
 from memest.memory.live_sets import LiveSets, Summary
-from memest.memory.stream import Event, Storage, Stream
+from memest.memory.stream import Event, Stream
 from memest.network.binding import bind
 from memest.network.conversion import dtype_of
 from memest.network.graph import Graph, as_graph
-from memest.network.tensor import Shape, nbytes
-from memest.ops.table import OPERATORS
-from memest.runtimes.compiling import DIRECT_PLAYS, MOST_PROGRAMS, compile_program, programs_of, tries_plans
+from memest.network.tensor import Shape
 from memest.runtimes.neighbours import sizes_that_run
 from memest.runtimes.runtime import Runtime, Steps
-from memest.runtimes.table import play, runtime_named, torch_behind
+from memest.runtimes.table import runtime_named, torch_behind
 from memest.runtimes.torch.step import Recipe
-from memest.shown import Shown, counted, middle, short
+from memest.shown import Shown, counted, short
 from memest.sizes import asked
-from memest.sizes.conditions import Conditions, reduced
 from memest.sizes.dims import resolve
 from memest.sizes.remembering import Restated, Shelf
 
@@ -47,31 +48,7 @@ if TYPE_CHECKING:
     from memest.machines.verdicts import Verdict
     from memest.memory.loading import Loading
 
-InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
-MOST_SUMMARIES = 16_384  # of a graph
 MOST_FIGURES = 1_024
-CATEGORIES = ("parameter", "buffer", "gradient", "optimizer_state", "input", "activation", "temporary", "workspace")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """Where in the step something happens: number of the event, phase, layer and operator."""
-
-    index: int
-    phase: str
-    layer: str
-    op: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """A storage alive at the peak: its bytes, category, the layer that made it and why it is still there."""
-
-    nbytes: int
-    category: str
-    layer: str
-    op: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,23 +261,12 @@ class Estimate(Restated, Shown):
     @property
     def moment(self) -> Moment:
         """When the peak is reached."""
-        where = self._event
-        if where < 0:
-            return Moment(index=-1, phase="standing", layer="", op="")
-        step = self.timeline.events[where]
-        return Moment(index=where, phase=step.phase, layer=step.layer, op=step.op)
+        return moment_of(self.timeline, self._event)
 
     @cached_property
     def holdings(self) -> tuple[Holding, ...]:
         """What is alive at the peak, largest first."""
-        alive: dict[int, Storage] = {s.id: s for s in self.timeline.residents}
-        for step in self.timeline.events[: self._event + 1]:
-            if step.delta > 0:
-                alive[step.storage.id] = step.storage
-            else:
-                alive.pop(step.storage.id, None)
-        found = [Holding(nbytes=s.nbytes, category=s.category, layer=s.layer, op=s.op, reason=s.reason) for s in alive.values() if s.nbytes]
-        return tuple(sorted(found, key=lambda h: -h.nbytes))
+        return held_at(self.timeline, self._event)
 
     def by_category(self) -> dict[str, int]:
         """Bytes at the peak per category (categories with none are left out)."""
@@ -320,43 +286,9 @@ class Estimate(Restated, Shown):
     def notes(self) -> tuple[str, ...]:
         """What to know of the numbers: what the graph says of itself, which of several outputs the loss takes, a loss that cannot teach it,
         what the runtime says of its target, and where they speak of another torch than the one at hand."""
-        outputs, loss = self.played.outputs, self.recipe.loss
-        one = loss is not None and loss.weights is None
-        chosen = (f"the loss takes {outputs[0]!r}, the first of {len(outputs)} outputs",) if one and len(outputs) > 1 else ()
-        prediction = None if loss is None else self.timeline.values.get(outputs[0])
-        doubts = () if loss is None or prediction is None else loss.notes(prediction)
-        standing = [nbytes(p.shape, p.dtype) for p in self.played.parameters if p.gradient_of is not None]
-        left = (f"{counted(len(standing), 'gradient')} ({sum(standing):,} bytes) stand when the step begins, as its code leaves them",)
-        more = self.unregistered_bytes
-        kept = (f"on top come {more:,} bytes of tensors that modules keep as plain attributes or functions cache: no buffers",)
-        return (
-            *self.played.notes,
-            *self._one_step,
-            *self._assumed,
-            *(left if standing else ()),
-            *(kept if more else ()),
-            *chosen,
-            *doubts,
-            *self._runtime.notes(self.recipe.target),
-            *self.torch.notes,
-        )
-
-    @property
-    def _assumed(self) -> tuple[str, ...]:
-        """What is taken for granted of values that backward goes by."""
-        rows = {layer.op: OPERATORS[layer.op].facts for layer in self.played.layers if layer.op in OPERATORS and layer.grad}
-        told = {op: facts.assumes for op, facts in rows.items() if facts.assumes} if self.mode == "train" else {}
-        return tuple(f"assumed: {what} in what {op} reads; its backward takes other ways, and more, where not" for op, what in told.items())
-
-    @property
-    def _one_step(self) -> tuple[str, ...]:
-        """Which step was played of a module whose own step nobody has seen."""
-        if self.loss is None or self.played.torch is None:
-            return ()
-        loss = "its output as the loss" if self.loss == "output" else f"one loss ({self.loss})"
-        return (
-            f"a step here is one forward, {loss}, one backward, one {self.optimizer} step; one with more is asked as it is: memest.step",
-        )
+        prediction = self.timeline.values.get(self.played.outputs[0]) if self.recipe.loss is not None else None
+        said = notes(self.played, self.recipe, self.optimizer, self.loss, self.unregistered_bytes, prediction)
+        return (*said, *self._runtime.notes(self.recipe.target), *self.torch.notes)
 
     @property
     def loss_output(self) -> str | None:
@@ -489,103 +421,3 @@ def answer(graph: Graph, question: Question, given: InputShape | None) -> Estima
     )
     found.__dict__["steps"] = steps
     return found
-
-
-def usual_shapes(graph: Graph, mode: str, runtime: str) -> dict[str, Shape] | None:
-    """The shapes of the inputs as the network's makers use them; None where nothing says it."""
-    if graph.usual is None:
-        return None
-    sizes = dict(graph.usual.way(mode, runtime).sizes)
-    return {i.name: resolve(i.shape, sizes) for i in graph.inputs}
-
-
-def summarize(steps: TheSteps) -> Summary:
-    """The peak of the step asked about: played directly the first times, from the compiled step once a graph is estimated at several
-    sizes. Where an allocator is played it needs every event, and the peak is read off them."""
-    known: Shelf[Summary] = steps.graph.memo.shelf("summaries", MOST_SUMMARIES)
-    at = (steps.recipe, tuple(steps.sizes.values()))
-    return known.get(at) or known.keep(at, _summary(steps))
-
-
-def _summary(steps: TheSteps) -> Summary:
-    graph, shapes, sizes, recipe = steps.graph, steps.shapes, steps.sizes, steps.recipe
-    if runtime_named(recipe.target.runtime).replays:
-        listing = steps.listed_asked()
-        return Summary(listing.standing_bytes, listing.above_bytes)
-    programs = programs_of(graph, recipe)
-    for program in programs.known:
-        found = program.at(sizes)
-        if found is not None:
-            return found
-    programs.played += 1
-    if programs.played > DIRECT_PLAYS and len(programs.known) < MOST_PROGRAMS:
-        here = compiled(graph, shapes, sizes, recipe)
-        found = None if here is None else here.at(sizes)
-        if found is not None:
-            return found
-    return read_peak(steps.asked())
-
-
-def compiled(graph: Graph, shapes: Mapping[str, Shape], sizes: Mapping[str, int], recipe: Recipe) -> LiveSets | None:
-    """The program that holds at these sizes: remembered on the graph, or compiled; None when it does not say what the played step says, and
-    for a first step that tries plans."""
-    if tries_plans(recipe):
-        return None
-    programs = programs_of(graph, recipe)
-    with graph.memo.busy:
-        for program in programs.known:
-            if program.conditions.hold(sizes):
-                return program
-        program = compile_program(graph, shapes, sizes, recipe)
-        if program.at(sizes) != read_peak(play(graph, shapes, sizes, recipe)):
-            return None
-        programs.known = (*programs.known, program)[-MOST_PROGRAMS:]
-        return program
-
-
-def read_peak(timeline: Stream) -> Summary:
-    """The highest point of a timeline."""
-    return Summary(sum(s.nbytes for s in timeline.residents), highest_event(timeline)[1])
-
-
-def highest_event(timeline: Stream) -> tuple[int, int]:
-    """(number of the event with the highest running sum, that sum); (-1, 0) when none rises above 0."""
-    best, where = 0, -1
-    total = 0
-    for i, step in timeline.once():
-        total += step.delta
-        if total > best:
-            best, where = total, i
-    return where, best
-
-
-def check_guards(graph: Graph, sizes: Mapping[str, int]) -> None:
-    """UsageError where the network would take another path than the one described."""
-    conditions: Conditions = graph.memo.find("conditions", None, 1, lambda: reduced(graph.guards, sizes))
-    if not conditions.hold(sizes):
-        broken = middle(str(next(g for g in graph.guards if not g.holds(sizes))), 120)
-        raise UsageError(
-            f"{graph.name}: described for sizes where {broken}; it may run differently here: import it again at this input shape"
-        )
-
-
-def input_shapes(graph: Graph, given: InputShape | None) -> dict[str, Shape]:
-    """The concrete shape of every input; UsageError when they do not fit the graph's inputs."""
-    names = [i.name for i in graph.inputs]
-    if given is None:
-        shapes = [i.shape for i in graph.inputs]
-    elif isinstance(given, Mapping):
-        for name in given:
-            if name not in names:
-                raise UsageError(f"the graph has no input {name!r}{one_of(str(name), names)}")
-        missing = [n for n in names if n not in given]
-        if missing:
-            raise UsageError(f"no shape is given for input {missing[0]!r}")
-        shapes = [tuple(given[n]) for n in names]
-    elif given and isinstance(given[0], Sequence):
-        shapes = [tuple(s) for s in given]  # type: ignore[arg-type]
-    else:
-        shapes = [tuple(given)]  # type: ignore[arg-type]
-    if len(shapes) != len(names):
-        raise UsageError(f"the graph has {len(names)} inputs ({', '.join(names)}), {len(shapes)} shapes are given")
-    return dict(zip(names, shapes, strict=True))  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 
-from memest.estimate.estimate import Estimate, Holding
+from memest.estimate.estimate import Estimate
+from memest.estimate.peak import Holding
 from memest.network.graph import at_sizes
 from memest.network.tensor import Shape, nbytes, numel
 from memest.runtimes.torch.step.acting import ACTIONS
@@ -167,7 +168,7 @@ def layer_table(estimate: Estimate) -> LayerTable:
         )
     rows += [LayerRow(name=n, op=n, output_shapes=(), parameters=0, parameter_bytes=0, activation_bytes=b) for n, b in kept.items()]
     weights = [p for p in played.parameters if not p.buffer]
-    buffers = [p for p in played.parameters if p.buffer and p.gradient_of is None]
+    buffers = [p for p in played.parameters if p.buffer and p.gradient_of is None and p.state_of is None]
     return LayerTable(
         rows=tuple(rows),
         parameters=sum(numel(p.shape) for p in weights),

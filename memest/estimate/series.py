@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from memest.estimate.estimate import CATEGORIES, Estimate
+from memest.estimate.estimate import Estimate
+from memest.estimate.peak import CATEGORIES
 from memest.memory.stream import Event
 
 RESIDENT_FIRST = ("parameter", "buffer", "optimizer_state", "input", "gradient", "activation", "temporary", "workspace")

@@ -44,8 +44,8 @@ class Input:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """A tensor the network owns. A buffer is one that is never trained; of a buffer alone the sizes may be those of an input.
-    ``gradient_of`` names the parameter whose gradient it is, from the step before. One that is not ``registered`` is a tensor of which
-    ``module.buffers()`` knows nothing: a plain attribute, what a function caches."""
+    ``gradient_of`` names the parameter whose gradient it is, from the step before, ``state_of`` the one that an optimizer keeps it for.
+    One that is not ``registered`` is a tensor of which ``module.buffers()`` knows nothing: a plain attribute, what a function caches."""
 
     name: str
     shape: tuple[Any, ...]
@@ -54,6 +54,7 @@ class Parameter:
     buffer: bool = False
     layout: str = "contiguous"
     gradient_of: str | None = None
+    state_of: str | None = None
     registered: bool = True
 
 

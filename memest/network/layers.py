@@ -39,7 +39,9 @@ class Backward:
     its own also where backward is differentiated; ``applies`` names a custom function in it, whose node is there only then.
     ``asks_autocast``: it asks whether autocast is on, and was told that it is not. ``begins`` names the layer that its forward begins
     with where autocast keeps casts there: they have nodes, which are younger than the function's. ``raises`` is the error that its own
-    code raises when the engine comes to it, if ever."""
+    code raises when the engine comes to it, if ever. What ``stays`` when a hook of a whole step has run, a gradient say that it puts into a
+    list, is a value of the step from then on, and the step's values in ``drops`` die in it (``self.last = gradient``); ``again`` is what it
+    does when the engine comes to it for the second time, and so on."""
 
     saved: tuple[str, ...]
     kept: tuple[str, ...]
@@ -57,6 +59,9 @@ class Backward:
     asks_autocast: bool = False
     begins: str | None = None
     raises: str | None = None
+    stays: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
+    again: tuple[Backward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from memest.errors import MemestError
-from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.estimate import Estimate, answer
+from memest.estimate.inputs import InputShape
 from memest.estimate.question import NAMES, Settings, question
 from memest.machines.claims import Claim
 from memest.machines.entry import Hardware

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import MemestError, UsageError
-from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.estimate import Estimate, answer
+from memest.estimate.inputs import InputShape
 from memest.estimate.question import Settings, question
 from memest.levers.checkpoints.choice import Option, choose
 from memest.levers.checkpoints.survey import survey

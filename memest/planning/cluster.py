@@ -5,7 +5,8 @@
 
 A rank is one process: its step as it is played for it, what exchanging gradients takes besides, its data loader. A node holds its ranks,
 and once the pages of the libraries that they map alike. Ranks may share a volume (``split``): each computes a part of it with all around it
-that the network sees, and so some of it twice. What holds is what holds at the upper end of its range; nothing is rounded down.
+that the network sees, or with a ``halo``, and so some of it twice. What holds is what holds at the upper end of its range; nothing is
+rounded down.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import MemestError, UnsupportedError, UsageError, kind_of
@@ -30,7 +30,7 @@ from memest.machines.verdicts import Verdict, places, verdict
 from memest.memory.figure import Figure, Range, modelled, plus, range_of
 from memest.memory.loading import NOTHING, library_bytes
 from memest.network.graph import Graph, as_graph
-from memest.planning.cutting import field_of, partition, volume_of
+from memest.planning.cutting import Share, checked_halo, shared
 from memest.planning.exchanges import Exchange, exchange_named
 from memest.shown import Shown, counted, short
 from memest.sizes import asked
@@ -126,6 +126,7 @@ def plan_cluster(
     cores: int | None = None,
     exchange: str = "ddp",
     split: int = 1,
+    halo: int | Sequence[int] | None = None,
     **settings: Unpack[Settings],
 ) -> ClusterPlan:
     """The fewest ``nodes`` (at most so many where they are given), ranks and threads that train ``global_batch`` volumes of
@@ -134,7 +135,8 @@ def plan_cluster(
     ``ranks_per_node`` or ``ranks_per_socket`` says how many ranks share a node (left out: one, and one a socket); ``sockets`` and
     ``cores`` of a node are those of the catalogue where it knows them; threads of a rank are those of a ``machine`` that is given
     without ``cores``, else the cores over the ranks. ``exchange`` is ``ddp`` or ``horovod`` with options
-    (:mod:`memest.planning.exchanges`); ``split`` ranks share one volume.
+    (:mod:`memest.planning.exchanges`); ``split`` ranks share one volume, of which each reads its part and the ``halo`` around it (a number,
+    or one a dim; left out: all that the network sees).
 
     UsageError for what contradicts itself; what ``estimate`` raises of a rank's step."""
     graph = as_graph(graph, "plan_cluster")
@@ -149,6 +151,7 @@ def plan_cluster(
     cluster = _Cluster(
         batch=asked.size(global_batch, "global_batch"),
         split=asked.size(split, "split"),
+        halo=checked_halo(halo),
         most=None if nodes is None else asked.size(nodes, "nodes"),
         sockets=_count(sockets, place.sockets, "sockets"),
         cores=_count(cores, place.cores, "cores"),
@@ -205,6 +208,7 @@ class _Cluster:
 
     batch: int
     split: int
+    halo: tuple[int, ...] | None
     most: int | None
     sockets: int | None
     cores: int | None
@@ -272,6 +276,7 @@ class _Planning:
         self._graph, self._settings, self._volume, self._cluster = graph, settings, volume, cluster
         self.exchange, self._threads = exchange, threads
         self._cpu = settings.get("machine") or Cpu.detect()
+        self._share: Share
         self._part = volume if cluster.split == 1 else self._parts(cluster.split)
         self._ways: dict[Layout, ClusterWay] = {}
 
@@ -338,6 +343,10 @@ class _Planning:
         if self._cluster.split > 1:
             text = "x".join(map(str, self._part[1:]))
             yield f"{self._cluster.split} ranks share a volume: each computes {text} of it, halos included, which are computed by several"
+            yield "halos are read from the volume: ranks send one another nothing but gradients"
+            if not self._share.sees_all:
+                halo, field = ("unknown" if h is None else "x".join(map(str, h)) for h in (self._share.halo, self._share.field))
+                yield f"the halo, {halo}, is less than what the network sees, {field}: near the edges of parts results are others"
         if self._threads is None and self._cluster.cores is None:
             threads = counted(self._cpu.threads, "thread")
             yield f"each rank has {threads}, as the machine at hand: say a node's cores or a rank's threads (--cores, --threads)"
@@ -373,21 +382,15 @@ class _Planning:
         return answer(self._graph, question(self._graph, given, "plan_cluster"), (batch, *volume))
 
     def _parts(self, split: int) -> tuple[int, ...]:
-        """The largest part of the volume, with all around it that the network sees."""
+        """The largest part of the volume, with what is read around it."""
         whole = self._rank(1, self._volume, 1, self._cpu.threads)
-        extents, _ = volume_of(whole)
         try:
-            halo, step = field_of(whole, len(extents), None)
+            self._share = shared(whole, split, self._cluster.halo)
         except UnsupportedError as e:
-            why = str(e).removesuffix("; give a halo")
-            raise UnsupportedError(f"ranks cannot share a volume: {why}; leave split out, and give each rank a volume or more") from None
-        assert halo is not None
-        ahead = tuple(ceil(h / s) * s for h, s in zip(halo, step, strict=True))
-        cut = partition(extents, split, ahead, step)
-        if cut.largest == extents:
-            text = "x".join(map(str, ahead))
-            raise UsageError(f"split {split}: with the {text} around its part that the network sees, each rank reads the whole volume")
-        return (*self._volume[: len(self._volume) - len(extents)], *cut.largest)
+            better = "give a halo, or leave split out and give each rank a volume or more"
+            raise UnsupportedError(f"ranks cannot share a volume: {str(e).removesuffix('; give a halo')}; {better}") from None
+        extents = self._share.extents
+        return (*self._volume[: len(self._volume) - len(extents)], *extents)
 
 
 def asked_levers(settings: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from memest.errors import UsageError, kind_of
-from memest.estimate.estimate import CATEGORIES, Estimate
+from memest.estimate.estimate import Estimate
+from memest.estimate.peak import CATEGORIES
 from memest.memory.figure import Figure
 from memest.shown import short
 

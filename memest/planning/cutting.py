@@ -103,6 +103,39 @@ def partition(extents: Sequence[int], workers: int, halo: Sequence[int], step: S
     return found
 
 
+class Share(NamedTuple):
+    """What one of those who share a volume computes, the largest; the halo that it reads, and that which the network sees (None: not
+    known)."""
+
+    extents: tuple[int, ...]
+    halo: tuple[int, ...]
+    field: tuple[int, ...] | None
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether a part reads as far as the network sees."""
+        return self.field is not None and all(h >= f for h, f in zip(self.halo, self.field, strict=True))
+
+
+def shared(whole: Estimate, split: int, halo: tuple[int, ...] | None) -> Share:
+    """The largest of ``split`` parts of a volume, with the ``halo`` around it (None: all that the network sees), in whole steps of the
+    network. UsageError where each part would be the whole."""
+    extents, _ = volume_of(whole)
+    wanted = None if halo is None else halo * len(extents) if len(halo) == 1 else halo
+    if wanted is not None and len(wanted) != len(extents):
+        raise UsageError(f"halo has {len(wanted)} sizes, and the volume {len(extents)}: give one, or one a dim")
+    field, step = field_of(whole, len(extents), wanted)
+    read = wanted if wanted is not None else field
+    assert read is not None
+    ahead = tuple(ceil(h / s) * s for h, s in zip(read, step, strict=True))
+    cut = partition(extents, split, ahead, step)
+    if cut.largest == extents:
+        text = "x".join(map(str, ahead))
+        why = "that the network sees" if wanted is None else "of its halo"
+        raise UsageError(f"split {split}: with the {text} around its part {why}, each rank reads the whole volume")
+    return Share(cut.largest, ahead, field)
+
+
 def _parts(extent: int, parts: int, halo: int, step: int) -> list[int]:
     """What each of the ``parts`` of one dim reads; none where there are not so many."""
     core = ceil(ceil(extent / parts) / step) * step

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from memest.errors import UsageError, did_you_mean, kind_of
 from memest.estimate.asked import machine
-from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.estimate import Estimate, answer
+from memest.estimate.inputs import InputShape
 from memest.estimate.question import Settings, question
 from memest.machines.gpu import Gpu
 from memest.memory.planners import PLANNERS

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memest.errors import MemestError
-from memest.estimate.estimate import check_guards, read_peak
+from memest.estimate.inputs import check_guards
 from memest.estimate.question import Job
+from memest.estimate.summary import read_peak
 from memest.memory.live_sets import EXACT, LiveSets, Summary
 from memest.network.binding import bind
 from memest.network.tensor import Shape

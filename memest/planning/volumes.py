@@ -17,7 +17,8 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from memest.errors import MemestError, UsageError
-from memest.estimate.estimate import Estimate, InputShape, answer
+from memest.estimate.estimate import Estimate, answer
+from memest.estimate.inputs import InputShape
 from memest.estimate.question import Settings, question
 from memest.levers.tiles import TILES
 from memest.machines.entry import Hardware

@@ -307,7 +307,7 @@ def _sheet(columns: tuple[tuple[str, Kind], ...], rows: tuple[tuple[Any, ...], .
 
 def _one_row(estimate: Estimate) -> Table:
     """The whole estimate as one CSV row, so that runs can be concatenated."""
-    from memest.estimate.estimate import CATEGORIES
+    from memest.estimate.peak import CATEGORIES
 
     d, m, by = estimate.to_dict(), estimate.moment, estimate.by_category()
     inputs = ";".join(f"{name}={shapes([shape])}" for name, shape in estimate.input_shapes.items())

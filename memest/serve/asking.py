@@ -17,6 +17,7 @@ from memest.machines.cpu import Cpu
 from memest.machines.gpu import Gpu
 
 REQUEST = "<request>"
+_sorted = json.JSONEncoder(sort_keys=True).encode
 Schema = dict[str, Any]
 _SIZES: Schema = {"type": "array", "items": {"type": "integer", "minimum": 1}}
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}
@@ -47,12 +48,13 @@ VARIED: dict[str, Schema] = {
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One question: ``network`` says which (``model`` or ``graph``, and what stands there), ``words`` are what the answer is made with
-    besides the ``settings``. ``key`` is the same for the same question."""
+    besides the ``settings``. ``key`` is the same for the same question; ``manner`` for questions that differ in their input's shape."""
 
     network: tuple[str, Any]
     words: Mapping[str, Any]
     settings: Mapping[str, Any]
     key: tuple[str, str]
+    manner: str
 
 
 def parsed(body: bytes) -> Any:
@@ -76,8 +78,9 @@ def read(data: Any, own: Mapping[str, Schema], who: str) -> Asked:
         raise UsageError(f"{who}: say which network by 'model' or 'graph', {'one' if not network else 'not both'} of them")
     if isinstance(settings.get("machine"), dict):
         settings["machine"] = _cpu(settings["machine"])
-    rest = json.dumps({name: value for name, value in data.items() if name not in WHAT}, sort_keys=True)
-    return Asked(network[0], words, settings, (key_of(network[0]), rest))
+    manner = _sorted({name: value for name, value in data.items() if name not in WHAT and name != "input_shape"})
+    rest = f"{_sorted(data['input_shape'])} {manner}" if "input_shape" in data else manner
+    return Asked(network[0], words, settings, (key_of(network[0]), rest), manner)
 
 
 def check_words(data: Mapping[str, Any], known: Sequence[str], who: str) -> None:

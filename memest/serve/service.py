@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any
 
 from memest.errors import FileError, MemestError, UsageError, kind_of
@@ -29,6 +29,9 @@ from memest.sources.models import MODELS
 MOST_GRAPHS = 64
 MOST_BYTES = 64 * 1024 * 1024  # of answers that are remembered
 MOST_REMEMBERED = 256 * 1024  # bytes of one of them
+MOST_MANNERS = 4_096  # in which a network was asked about, that are remembered
+BRISK = 0.002  # seconds of a processor: an answer that took less needs no thread the next time
+SHORT = 4_096  # bytes of a question that is read at once
 
 
 class Deadline:
@@ -67,6 +70,7 @@ class Service:
         self._max_batch, self._timeout = max_batch, timeout
         self._graphs = Graphs(MOST_GRAPHS, imports)
         self._answers: Kept[bytes] = Kept(MOST_BYTES)
+        self._took: Kept[list[float]] = Kept(MOST_MANNERS)
         self.metrics = Metrics()
         self.metrics.watch("memest_graphs_known", "Networks that need not be read again.", lambda: self._graphs.count)
         self.metrics.watch("memest_answers_known_bytes", "Answers that are remembered, with what was asked.", lambda: self._answers.total)
@@ -80,13 +84,23 @@ class Service:
             "/healthz": Route("GET", lambda body, deadline: _json({"status": "ok"}), quick=True),
         }
 
-    def known(self, path: str, body: bytes) -> Reply | None:
-        """The answer to a request that was asked in these very words before."""
+    def at_once(self, path: str, body: bytes, deadline: Deadline) -> Reply | None:
+        """The answer to a request that was asked in these very words before, or that differs from a brisk one in its sizes alone; None
+        where it may take long."""
         found = self._answers.get((path, body))
-        if found is None:
+        if found is not None:
+            self.metrics.known.inc()
+            return Reply(found)
+        if path != "/estimate" or len(body) > SHORT:
             return None
-        self.metrics.known.inc()
-        return Reply(found)
+        try:
+            asked = read(_parsed(body), ESTIMATED, "a question")
+        except Exception:
+            return None  # why, whoever answers it tells
+        took = self._took.get((asked.key[0], asked.manner))
+        if took is None or took[0] > BRISK:
+            return None
+        return self._guarded(lambda: self._single(asked, body), deadline)
 
     def deadline(self) -> Deadline:
         """Of a request that is there now."""
@@ -94,10 +108,13 @@ class Service:
 
     def respond(self, route: Route, body: bytes, deadline: Deadline) -> Reply:
         """The answer, or why there is none; nothing is raised."""
+        return self._guarded(lambda: route.answer(body, deadline), deadline)
+
+    def _guarded(self, answer: Callable[[], Reply], deadline: Deadline) -> Reply:
         try:
             deadline.check()
             with watched(deadline):
-                return route.answer(body, deadline)
+                return answer()
         except RefusedError as e:
             return refusal(e)
         except Exception as e:
@@ -105,8 +122,10 @@ class Service:
             return refusal(RefusedError(status, kind, message))
 
     def _estimate(self, body: bytes, deadline: Deadline) -> Reply:
-        found = self._answered(_parsed(body))
-        return Reply(self._remembered(("/estimate", body), len(body), found))
+        return self._single(read(_parsed(body), ESTIMATED, "a question"), body)
+
+    def _single(self, asked: Asked, body: bytes) -> Reply:
+        return Reply(self._remembered(("/estimate", body), len(body), self._answered(asked)))
 
     def _batch(self, body: bytes, deadline: Deadline) -> Reply:
         data = _parsed(body)
@@ -131,7 +150,7 @@ class Service:
     def _one_of_many(self, question: Any) -> bytes:
         """Its answer, or its error in the place of one."""
         try:
-            return self._answered(question)
+            return self._answered(read(question, ESTIMATED, "a question"))
         except RefusedError:
             raise
         except Exception as e:
@@ -139,8 +158,7 @@ class Service:
             self.metrics.error(kind)
             return json.dumps(error_data(kind, message)).encode()
 
-    def _answered(self, question: Any) -> bytes:
-        asked = read(question, ESTIMATED, "a question")
+    def _answered(self, asked: Asked) -> bytes:
         found = self._answers.get(asked.key)
         if found is not None:
             self.metrics.known.inc()
@@ -153,8 +171,10 @@ class Service:
             raise UsageError(f"fields is a list of names, and in it is {kind_of(other[0])}")
         if names == []:
             raise UsageError("fields is an empty list, which asks for nothing; leave it out for the whole answer")
+        begun = thread_time()
         given = estimate(self._graphs.find(asked), input_shape=asked.words.get("input_shape"), **asked.settings)
         found = json.dumps(given.to_dict(*names or ())).encode()
+        self._took.keep((asked.key[0], asked.manner), [0.0])[0] = thread_time() - begun
         self.metrics.computed.inc()
         return self._remembered(asked.key, len(asked.key[1]), found)
 

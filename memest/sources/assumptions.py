@@ -16,6 +16,7 @@ from memest.errors import UnsupportedError, UsageError, did_you_mean, kind_of
 from memest.sizes import asked
 
 SELECTED, BOXES, UNIQUE, BINS, DRAWN, SIZE, LENGTH = "selected", "boxes", "unique", "bins", "drawn", "size", "length"
+EVALUATIONS = "evaluations"
 KINDS = {
     SELECTED: "elements that a mask, torch.nonzero or torch.where picks",
     BOXES: "boxes that non-maximum suppression keeps",
@@ -23,6 +24,7 @@ KINDS = {
     BINS: "bins that torch.bincount makes: one more than the greatest value",
     DRAWN: "of whole numbers that are drawn at random",
     LENGTH: "steps of each sequence that is packed, labels of each target of a CTC loss",
+    EVALUATIONS: "calls of the closure that each line search of LBFGS makes",
     SIZE: "whole number that a tensor holds where a size is wanted",
 }
 SHARED = (SELECTED, BOXES, UNIQUE, DRAWN, LENGTH)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import memest
-from memest.cli.request import parse_inputs
+from memest.cli.inputs import parse_inputs
 from memest.errors import MemestError
 from memest.machines.cpu import Cpu
 from memest.sizes.asked import TypedShape

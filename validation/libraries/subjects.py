@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
-from memest.cli.request import parse_inputs
+from memest.cli.inputs import parse_inputs
 
 LIBRARIES = {  # of each catalogue: the library's name on a package index
     "timm": "timm",

@@ -10,7 +10,8 @@ from math import prod
 from memest.errors import ShapeError
 from memest.network.dtypes import FLOATING, HALVES
 from memest.network.tensor import Shape, contiguous_strides
-from memest.ops.aten.gemm import batched_product, mm
+from memest.ops.aten.copies import contiguous
+from memest.ops.aten.gemm import batched_product, mm, transpose
 from memest.ops.aten.iterator import refuse_dtypes, with_number
 from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.aten.reductions import judge_into
@@ -31,6 +32,22 @@ def by_columns(k: Tape, shape: Shape, dtype: str) -> Tensor:
     if len(shape) < 2:
         return k.empty(shape, dtype)
     return k.empty(shape, dtype, (*contiguous_strides(shape)[:-2], 1, shape[-2]))
+
+
+def adjoint(k: Tape, t: Tensor) -> Tensor:
+    """``t.mH()`` of real matrices."""
+    return transpose(k, t, t.ndim - 2, t.ndim - 1)
+
+
+def replaced(k: Tape, old: Tensor, new: Tensor) -> Tensor:
+    """``old = new``: what the variable held goes."""
+    k.free(old)
+    return new
+
+
+def infos(k: Tape, t: Tensor) -> Tensor:
+    """Whether each of the matrices failed."""
+    return k.empty(t.shape[:-2], "int32")
 
 
 def factorized(k: Tape, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,3 +89,13 @@ def follow(t: Tensor) -> bool:
             return False
         expected = expected * size
     return True
+
+
+def triangle_of(k: Tape, t: Tensor) -> Tensor:
+    """``triu`` or ``tril``: row-major; batches of matrices that do not follow one another without gaps are read from a copy, or written by
+    way of one."""
+    out = k.empty(t.shape, t.dtype)
+    if not follow(t):
+        dense = contiguous(k, t)
+        k.free(None if dense is t else dense)
+    return out

@@ -9,9 +9,8 @@ from typing import Any
 
 from memest.errors import ShapeError
 from memest.network.tensor import Shape
-from memest.ops.aten.copies import contiguous
 from memest.ops.aten.iterator import incoming
-from memest.ops.aten.lapack import follow
+from memest.ops.aten.lapack import triangle_of
 from memest.ops.aten.views import wrapped
 from memest.ops.facts import BY_METHOD, EVERYWHERE_FACTS, FLOAT32
 from memest.ops.operator import Example, flag
@@ -74,22 +73,13 @@ def _trace_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
 
 
 def _triangle(k: Tape, input: Tensor, *, diagonal: int, inplace: bool) -> Tensor:
-    """Row-major. Batches of matrices that do not follow one another without gaps are read from a copy, or written by way of one."""
     if input.ndim < 2:
         raise ShapeError("a triangle of a tensor of fewer than 2 dims")
-    return input if inplace else _of_batch(k, input)
-
-
-def _of_batch(k: Tape, t: Tensor) -> Tensor:
-    out = k.empty(t.shape, t.dtype)
-    if not follow(t):
-        dense = contiguous(k, t)
-        k.free(None if dense is t else dense)
-    return out
+    return input if inplace else triangle_of(k, input)
 
 
 def _triangle_backward(k: Tape, saved: Saved, grads: Grads, *, diagonal: int, inplace: bool) -> list[Tensor | None]:
-    return [_of_batch(k, incoming(grads))]
+    return [triangle_of(k, incoming(grads))]
 
 
 BETWEEN = (attribute("offset", 0), attribute("dim1", 0), attribute("dim2", 1))

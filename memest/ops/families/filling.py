@@ -37,13 +37,15 @@ def _copy_backward(k: Tape, saved: dict[str, Any], grads: Grads) -> list[Tensor 
     return [first, grad if grad.dtype == saved["dtype"] else empty_like(k, grad, saved["dtype"])]
 
 
-def _div_into(k: Tape, out: Tensor, input: Tensor, other: Tensor) -> Tensor:
-    """``torch.div(input, other, out=out)``, which torch runs without autograd alone."""
+def _into(k: Tape, out: Tensor, input: Tensor, other: Tensor) -> Tensor:
+    """``torch.div(input, other, out=out)`` and the like, which torch runs without autograd alone."""
     if broadcast_shape(input, other) != out.shape or result_dtype(input, other) != out.dtype:
-        raise ShapeError(f"out= of shape {list(out.shape)} and {out.dtype} is not what the division gives: torch would make another tensor")
+        raise ShapeError(f"out= of shape {list(out.shape)} and {out.dtype} is not what the call gives: torch would make another tensor")
     return out
 
 
+INTO = ("div", "maximum", "minimum")
+"""Calls that write where ``out=`` says."""
 FILLS: dict[str, tuple[tuple[str, Any], ...]] = {
     "fill_": (("value", REQUIRED),),
     "zero_": (),
@@ -71,18 +73,21 @@ def _row(name: str, attributes: tuple[tuple[str, Any], ...]) -> Operator:
 
 ROWS = (
     *(_row(name, attributes) for name, attributes in FILLS.items()),
-    Operator(
-        name="div_into_",
-        torch="torch.div",
-        oracle="div_into",
-        roles=("out", "input", "other"),
-        attributes=(),
-        forward=_div_into,
-        saves=(),
-        backward=None,
-        examples=(Example(shapes=((6,), (6,), (6,)), attributes={}, frozen=(0, 1, 2)),),
-        facts=POINTWISE_FACTS,
-        source="aten/src/ATen/native/BinaryOps.cpp",
+    *(
+        Operator(
+            name=f"{name}_into_",
+            torch=f"torch.{name}",
+            oracle=f"{name}_into",
+            roles=("out", "input", "other"),
+            attributes=(),
+            forward=_into,
+            saves=(),
+            backward=None,
+            examples=(Example(shapes=((6,), (6,), (6,)), attributes={}, frozen=(0, 1, 2)),),
+            facts=POINTWISE_FACTS,
+            source="aten/src/ATen/native/BinaryOps.cpp",
+        )
+        for name in INTO
     ),
     Operator(
         name="copy_",

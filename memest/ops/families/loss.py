@@ -189,8 +189,9 @@ def _with_logits(k: Tape, input: Tensor, target: Tensor, weight: Tensor | None, 
     if pos_weight is not None:
         less_one = with_number(k, pos_weight, 1)
         log_weight = with_number_(k, elementwise(k, less_one, target), 1)
+        k.free(less_one)
         elementwise_(k, log_sigmoid, log_weight)
-        k.free(less_one, log_weight)
+        k.free(log_weight)
     loss = empty_like(k, target)
     for factor in (input, log_sigmoid, weight):
         if factor is not None:

@@ -13,8 +13,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from memest.errors import MemestError, UnsupportedError, UsageError
-from memest.estimate.estimate import CATEGORIES, Estimate, InputShape, answer
+from memest.estimate.estimate import Estimate, answer
 from memest.estimate.formulas.javascript import SAFE, magnitude
+from memest.estimate.inputs import InputShape
+from memest.estimate.peak import CATEGORIES
 from memest.estimate.question import Settings, question
 from memest.levers.table import meant
 from memest.memory.stream import Event, Storage

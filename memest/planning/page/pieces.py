@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from memest.errors import MemestError, UnsupportedError
-from memest.estimate.estimate import Estimate, check_guards
+from memest.estimate.estimate import Estimate
+from memest.estimate.inputs import check_guards
 from memest.memory.stream import Stream
 from memest.network.tensor import Shape
 from memest.planning.page.grid import shapes_at

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from memest.estimate.estimate import CATEGORIES, Estimate
+from memest.estimate.estimate import Estimate
+from memest.estimate.peak import CATEGORIES
 from memest.network.modules import Modules
 from memest.planning.peers.accelerate import accelerate
 from memest.planning.peers.deepspeed import zero2, zero3

@@ -12,7 +12,7 @@ def modules_of_graph(estimate: Estimate) -> Modules:
     """Parameters belong to the module that their names say; a layer that reads some is a call of it. What else the code of such a network
     would be made of nobody knows, so there are no calls of blocks."""
     played = estimate.played
-    tensors = {p.name: p for p in played.parameters if p.gradient_of is None}
+    tensors = {p.name: p for p in played.parameters if p.gradient_of is None and p.state_of is None}
     own: dict[str, list[str]] = {}
     for name in tensors:
         own.setdefault(_home(name), []).append(name)

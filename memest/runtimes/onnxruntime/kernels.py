@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from memest.network.dtypes import ITEMSIZE
-from memest.network.tensor import numel
+from memest.network.tensor import broadcast, numel
 from memest.runtimes.onnxruntime.contracting import copied
-from memest.runtimes.onnxruntime.lowering.nodes import Node
+from memest.runtimes.onnxruntime.lowering.nodes import VIEWS, Node
 
 FIRST = ((0, 0),)
-VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 IN_PLACE = frozenset(
     {
         *("Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "HardSigmoid", "Selu", "Celu", "Softplus", "Softsign", "ThresholdedRelu"),
-        *("Clip", "Cast", "Softmax", "LogSoftmax"),
+        *("Clip", "Cast", "Softmax", "LogSoftmax", "Shrink", "Trilu", "ScatterElements"),
     }
 )
 """Of one input. Abs, Neg, Exp, Log, Sqrt, Erf and the like are none, nor is anything of two (measured on 1.32, one operator a network)."""
@@ -38,7 +37,7 @@ def in_place(node: Node) -> tuple[tuple[int, int], ...]:
     return ()
 
 
-RESULT_LAST = frozenset({"Einsum"})
+RESULT_LAST = frozenset({"Einsum", "Where"})
 """Kernels that ask for their result when the temporaries are there."""
 SEGMENT = 64 * 1024  # bytes of one thread's share: MLAS_SGEMM_STRIDEN * MLAS_SGEMM_STRIDEK * 4
 
@@ -91,9 +90,49 @@ def _resize(node: Node, threads: int) -> Sequence[int]:
     return ((16 if len(sizes) == 2 else 24) * sum(sizes),)
 
 
+def _where(node: Node, threads: int) -> Sequence[int]:
+    """tensor/where_op.cc: what is taken of either, each as large as it and the condition; then they are merged."""
+    condition, *either = (v for v in node.inputs if v is not None)
+    return [numel(broadcast(condition.shape, v.shape)) * ITEMSIZE[node.result.dtype] for v in either]
+
+
 def _einsum(node: Node, threads: int) -> Sequence[int]:
     operands = [v for v in node.inputs if v is not None]
     return copied(node.attributes["equation"], [v.shape for v in operands], [v.nbytes for v in operands], node.result.nbytes)
+
+
+def _lstm(node: Node, threads: int) -> Sequence[int]:
+    """rnn/uni_directional_lstm.cc, ``AllocateBuffers``: of each direction states, all gates of all steps, and biases summed up; before them
+    the final states that nobody asked for (deep_cpu_lstm.h), the cell's always."""
+    steps, batch, features, directions, hidden = _recurrent(node)
+    one, all_of = hidden * 4, batch * hidden * 4
+    asked = [directions * all_of] * (3 - len(node.outputs))
+    for direction in range(directions):
+        asked += [one, one, all_of, all_of, all_of, steps * 4 * all_of, *[one] * (4 if node.inputs[3] is not None else 0)]
+        asked += _reversed(direction, steps, batch, features, hidden)
+    return [*asked, *[batch * 4] * directions]
+
+
+def _gru(node: Node, threads: int) -> Sequence[int]:
+    """rnn/deep_cpu_gru.cc, ``AllocateBuffers``: of each direction two states, biases as often as there are samples, and all gates."""
+    steps, batch, features, directions, hidden = _recurrent(node)
+    all_of = batch * hidden * 4
+    asked = [directions * all_of] * (2 - len(node.outputs))
+    for direction in range(directions):
+        asked += [all_of] * (7 if node.inputs[3] is not None else 3)
+        asked += [steps * 3 * all_of, *_reversed(direction, steps, batch, features, hidden)]
+    return [*asked, *[batch * 4] * directions]
+
+
+def _recurrent(node: Node) -> tuple[int, int, int, int, int]:
+    """Steps, batch, features, directions, and hidden numbers."""
+    steps, directions, batch, hidden = node.result.shape
+    return steps, batch, node.source.shape[2], directions, hidden
+
+
+def _reversed(direction: int, steps: int, batch: int, features: int, hidden: int) -> Sequence[int]:
+    """Backwards: inputs and outputs the other way round."""
+    return (steps * batch * features * 4, steps * batch * hidden * 4) if direction else ()
 
 
 RULES: dict[str, Callable[[Node, int], Sequence[int]]] = {
@@ -103,4 +142,7 @@ RULES: dict[str, Callable[[Node, int], Sequence[int]]] = {
     "LRN": _lrn,
     "Resize": _resize,
     "Einsum": _einsum,
+    "Where": _where,
+    "LSTM": _lstm,
+    "GRU": _gru,
 }

@@ -18,6 +18,10 @@ MONOTONIC = frozenset({"Relu", "Relu6", "Sigmoid", "Tanh"})
 POOLS = frozenset({"MaxPool", "MaxPool3D"})
 STATEFUL = frozenset({"ReadVariableOp", *ASSIGNING})
 FUSED_2D = frozenset({"Relu", "Relu6", "Elu", "LeakyRelu"})
+COMPOSED = frozenset({
+    "Elu", "Exp", "Log1p", "Neg", "Reciprocal", "Relu", "Relu6", "Rsqrt", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Square",
+    "Tanh",
+})  # fmt: skip
 
 Nodes = dict[str, Node]
 
@@ -34,6 +38,7 @@ def optimized(net: Net, onednn: bool) -> list[Node]:
         _pads_inside(onednn),
         _workspaces(onednn),
         _swish(onednn),
+        _composed,
         _in_order_of_names,
     ):
         nodes = rewrite(nodes, frozenset(map(node_of, net.fetched)))
@@ -181,23 +186,55 @@ def _fusing(onednn: bool) -> Callable[[Nodes, frozenset[str]], Nodes]:
 
     def fuse(nodes: Nodes, kept: frozenset[str]) -> Nodes:
         read, made = readers(nodes), dict(nodes)
+
+        def follower(node: Node) -> Node | None:
+            found = _only_reader(nodes, read, node, kept)
+            return found if found is not None and made.get(found.name) is found else None
+
+        def biased_by(node: Node) -> Node | None:
+            found = follower(node) if node.op in biased else None
+            takes = found is not None and found.op in _adds(onednn) and len(found.inputs) == 2 and node.outputs[0].name in found.inputs
+            return found if takes else None
+
         for node in nodes.values():
-            bias = _only_reader(nodes, read, node, kept) if node.op in biased else None
-            if bias is None or bias.op not in _adds(onednn) or node.outputs[0].name not in bias.inputs or len(bias.inputs) != 2:
+            last = biased_by(node)
+            if last is None:
                 continue
-            parts, last = ["BiasAdd"], bias
-            follower = _only_reader(nodes, read, bias, kept)
-            if follower is not None and follower.op in _activations(node.op, onednn):
-                parts, last = [*parts, follower.op], follower
-            other = next(i for i in bias.inputs if i != node.outputs[0].name)
-            for gone in {node.name, bias.name} - {last.name}:
-                made.pop(gone)
-            made[last.name] = replace(
-                last, op=biased[node.op], inputs=(*node.inputs, other), after=node.after, attributes={**node.attributes, "fused": parts},
-            )  # fmt: skip
+            chain, inputs = [node, last], [*node.inputs, next(i for i in last.inputs if i != node.outputs[0].name)]
+            added = follower(last) if onednn and last.op == "BiasAdd" and node.op in ADDED_TO else None
+            if added is not None and added.op == "AddV2" and _adds_alike(nodes, added) and _first_summand(nodes, added, biased_by) is last:
+                inputs.append(next(i for i in added.inputs if i != last.outputs[0].name))
+                chain.append(added)
+            active = follower(chain[-1])
+            if active is not None and active.op in _activations(node.op, onednn):
+                chain.append(active)
+            for gone in chain[:-1]:
+                made.pop(gone.name)
+            parts = ["BiasAdd", *("Add" if n.op == "AddV2" else n.op for n in chain[2:])]
+            attributes = {**node.attributes, "fused": parts}
+            made[chain[-1].name] = replace(chain[-1], op=biased[node.op], inputs=tuple(inputs), after=node.after, attributes=attributes)
         return made
 
     return fuse
+
+
+ADDED_TO = frozenset({"Conv2D", "Conv3D", "MatMul"})
+"""With oneDNN their kernels add what they give to another tensor, over which they write."""
+
+
+def _adds_alike(nodes: Nodes, node: Node) -> bool:
+    """Whether a sum is of two tensors of one shape."""
+    known = {v.name: v.shape for n in nodes.values() for v in n.outputs}
+    return len(set(node.inputs)) == 2 and all(known.get(i) == node.outputs[0].shape for i in node.inputs)
+
+
+def _first_summand(nodes: Nodes, node: Node, biased_by: Callable[[Node], Node | None]) -> Node | None:
+    """Of two summands the first that is a convolution with its bias."""
+    for name in node.inputs:
+        bias = nodes.get(name)
+        if bias is not None and any(i in nodes and nodes[i].op in ADDED_TO and biased_by(nodes[i]) is bias for i in bias.inputs):
+            return bias
+    return None
 
 
 def _adds(onednn: bool) -> Iterable[str]:
@@ -280,6 +317,34 @@ def _workspaces(onednn: bool) -> Callable[[Nodes, frozenset[str]], Nodes]:
         return made
 
     return add
+
+
+def _composed(nodes: Nodes, kept: frozenset[str]) -> Nodes:
+    """Functions of one tensor whose result the next alone reads are one kernel, named after the last."""
+    read, made = readers(nodes), dict(nodes)
+    for node in nodes.values():
+        if node.op not in COMPOSED or node.name not in made or len(node.inputs) != 1:
+            continue
+        chain = [node]
+        while (
+            (following := _only_reader(nodes, read, chain[-1], kept)) is not None
+            and following.op in COMPOSED
+            and len(following.inputs) == 1
+        ):
+            chain.append(following)
+        if len(chain) > 1:
+            for inner in chain:
+                made.pop(inner.name)
+            name = f"{chain[-1].name}/unary_ops_composition"
+            output = chain[-1].outputs[0]._replace(name=name)
+            made[name] = replace(chain[-1], name=name, op="_UnaryOpsComposition", inputs=node.inputs, outputs=(output,))
+            names = {chain[-1].name: name}
+            made = {n: _renamed(v, names) for n, v in made.items()}
+    return made
+
+
+def _composes(node: Node) -> bool:
+    return node.op in COMPOSED and len(node.inputs) == 1 and not node.after
 
 
 def _in_order_of_names(nodes: Nodes, kept: frozenset[str]) -> Nodes:

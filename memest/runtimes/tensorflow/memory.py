@@ -6,16 +6,27 @@ Source: tensorflow/core/common_runtime/mkl_cpu_allocator.h (requests of 256 KiB 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from memest.memory.allocators.bfc import Bfc, Growth
-from memest.memory.stream import Storage, Stream
+from memest.memory.stream import Event, Storage, Stream
 
 SMALL = 256 << 10  # bytes: below it a request goes to malloc
 GROWTH = Growth(first=2 << 20, most=1 << 62)
 RUNS = 2  # steps after which the arena grows no more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Stream):
+    """A step, and what stands around it: whether it is ``trained``, how many ``nodes`` run, and bytes of the largest gradient of
+    ``filters``, beside which oneDNN has scratch of its own; ``workers`` are the threads that ask for each of the events."""
+
+    trained: bool
+    nodes: int
+    filters: int
+    workers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +67,9 @@ def arena_of(stream: Stream, runs: int = RUNS) -> Arena:
                 used -= chunk.size
                 arena.give(chunk)
         if run + 1 < runs:
-            used, small = _next(stream.events, taken, used, small)
+            for new, old in renamed(stream.events):
+                if new in taken:
+                    taken[old] = taken.pop(new)
     return Arena(regions=arena.most, touched=sum(arena.touched), use=most, small=most_small)
 
 
@@ -72,19 +85,15 @@ def _made(arena: Bfc, storage: Storage) -> Any:
     return moved
 
 
-def _next(events: Iterable[Any], taken: dict[int, Any], used: int, small: int) -> tuple[int, int]:
-    """Before the next step: a variable that became another buffer stands for the one that was there."""
-    fresh: dict[int, Any] = {}
-    gone: dict[int, Any] = {}
+def renamed(events: Iterable[Event]) -> Iterator[tuple[int, int]]:
+    """Before the next step: the number of a variable that became another buffer, and of the one that was there, for which it stands."""
+    fresh: dict[int, Storage] = {}
+    gone: dict[int, Storage] = {}
     for event in events:
         (fresh if event.delta > 0 else gone)[event.storage.id] = event.storage
-    kept = [s for key, s in fresh.items() if key not in gone]
     replaced = [s for key, s in gone.items() if key not in fresh]
-    for new in kept:
-        for n, old in enumerate(replaced):
-            if old.nbytes == new.nbytes:
-                if new.id in taken:
-                    taken[old.id] = taken.pop(new.id)
-                replaced.pop(n)
-                break
-    return used, small
+    for new in [s for key, s in fresh.items() if key not in gone]:
+        old = next((s for s in replaced if s.nbytes == new.nbytes), None)
+        if old is not None:
+            replaced.remove(old)
+            yield new.id, old.id

@@ -8,28 +8,17 @@ and the kernels keep; that is taken while the graph is made, and stays.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from memest.memory.figure import Figure, modelled
-from memest.memory.stream import Stream
-from memest.runtimes.tensorflow.memory import arena_of
+from memest.runtimes.tensorflow.heap import resident_of
+from memest.runtimes.tensorflow.memory import Step, arena_of
 from memest.sizes.units import format_bytes
 
 DATA = Path(__file__).with_name("process.json")
 WIDE = 1.25  # how much wider a range is than what was the worst of those measured
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step(Stream):
-    """A step, and what stands around it: whether it is ``trained``, how many ``nodes`` run, and bytes of the largest gradient of
-    ``filters``, beside which oneDNN has scratch of its own."""
-
-    trained: bool
-    nodes: int
-    filters: int
 
 
 @cache
@@ -50,15 +39,14 @@ def terms_of(step: Step, onednn: str) -> dict[str, int]:
     return {**terms, "filter": step.filters} if step.trained and onednn == "on" else terms
 
 
-def touched_of(step: Step, allocated: Figure, onednn: str) -> int:
+def touched_of(step: Step, onednn: str) -> int:
     """Bytes of tensors that are resident at most: what was handed out of the arena, which never goes back, and the largest weight again,
-    which oneDNN reorders; or what is alive at once, in a step or while the largest weight is drawn, scaled and moved."""
-    assert allocated.bytes is not None
+    which oneDNN reorders; or what malloc holds at once, in a step or while the largest weight is drawn, scaled and moved."""
     inputs = sum(s.nbytes for s in step.residents if s.category == "input")
     weights = [s.nbytes for s in step.residents if s.category == "parameter"]
     largest = max(weights, default=0)
     if onednn == "off":
-        return max(allocated.bytes, inputs + sum(weights) + 2 * largest)
+        return inputs + max(resident_of(step), sum(weights) + 2 * largest)
     arena = arena_of(step)
     return arena.touched + arena.small + inputs + largest
 
@@ -68,7 +56,7 @@ def process_of(step: Step, allocated: Figure, onednn: str) -> Figure:
     numbers = measured()
     assert allocated.bytes is not None and allocated.low is not None and allocated.high is not None
     own = numbers[kind_of(step, onednn)]
-    tensors = touched_of(step, allocated, onednn)
+    tensors = touched_of(step, onednn)
     around = round(sum(own[name] * times for name, times in terms_of(step, onednn).items()))
     low, high = tensors - (allocated.bytes - allocated.low), tensors + (allocated.high - allocated.bytes)
     share = WIDE * numbers["worst"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from memest.errors import UnsupportedError
+from memest.errors import UnsupportedError, UsageError
 from memest.machines.claims import Source
 from memest.machines.cpu import Cpu
 from memest.machines.engines import TensorFlowSettings, Told, processor, told_to
@@ -19,15 +19,18 @@ from memest.network.tensor import Shape, spec
 from memest.runtimes.executor import beyond_plain
 from memest.runtimes.runtime import Rows, Steps
 from memest.runtimes.tensorflow.building.stepping import TABLE, built
-from memest.runtimes.tensorflow.executing import Run, ahead, ordered, scheduled
+from memest.runtimes.tensorflow.costs import costs
+from memest.runtimes.tensorflow.executing import Run
 from memest.runtimes.tensorflow.grappler import optimized
-from memest.runtimes.tensorflow.memory import arena_of
+from memest.runtimes.tensorflow.memory import Step, arena_of
 from memest.runtimes.tensorflow.nodes import Net, Node
-from memest.runtimes.tensorflow.process import Step, process_of
+from memest.runtimes.tensorflow.process import process_of
+from memest.runtimes.tensorflow.scheduling import USUAL, Moment, Way, ahead, dealt, one_by_one, ordered, scheduled
 from memest.runtimes.torch.step.recipe import Recipe
 
 RELEASE, KERAS = "2.21", "3.15"
-TURNS = 4  # orders that are tried by chance, besides those by rule, and one
+TURNS = 8  # orders that are tried by chance, besides those by rule, and one
+BESIDE = 6  # orders that are tried on several threads, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +59,14 @@ class TensorFlowCpu:
 
     def target(self, machine: Cpu | Gpu | None, version: str | None, recorded: str | None, told: Told | None = None) -> Target:
         """This machine's processor unless another is described; the version is torch's whose shape rules are read. UnsupportedError for a
-        compiled step."""
+        compiled step, UsageError for a version, which could only be torch's."""
+        if version is not None:
+            raise UsageError(f"torch {version} runs nothing of a step on {self.name}, which is TensorFlow {RELEASE}'s: leave out torch")
         cpu, settings = processor(self.name, machine), told_to(self.name, TensorFlowSettings, told)
         if settings.jit:
-            raise UnsupportedError("jit: XLA plans its own memory, which is not modelled; compile the model with jit_compile=False")
+            raise UnsupportedError(
+                "jit: XLA lays a step out by a plan of its own, which is not modelled; leave it out, and compile with jit_compile=False"
+            )
         return Target(runtime=self.name, version=version_for(version, recorded), machine=cpu, engine=settings)
 
     def describe(self, target: Target) -> str:
@@ -93,14 +100,12 @@ class TensorFlowCpu:
         target = recipe.target
         net = built(graph, input_shapes, sizes, recipe, remember=remember)
         nodes = optimized(net, settings_of(target).onednn == "on")
-        orders = [scheduled(nodes), scheduled(nodes, shallow=True), scheduled(nodes, late=True)]
-        orders += [scheduled(nodes, filters_last=True)] if recipe.training else []
-        orders += [ahead(orders[0], net.inputs), *(scheduled(nodes, turn=n) for n in range(1, TURNS))]
-        first, *others = [_played(net, order, target) for order in orders]
+        first, *others = [_played(net, way, target) for way in _ways(net, nodes, recipe)]
         values = {v.name: spec(v.shape, v.dtype) for v in net.values.values()}
         return Played(
             residents=tuple(first.residents),
             events=tuple(first.events),
+            workers=tuple(first.workers),
             values=values,
             orders=tuple(Stream(residents=tuple(o.residents), events=tuple(o.events), values=values) for o in others),
             trained=recipe.training,
@@ -141,14 +146,33 @@ def in_order(graph: Graph, input_shapes: Mapping[str, Shape], sizes: Mapping[str
     """A step whose nodes run in the order of ``names``, which are TensorFlow's without the model's scope."""
     net = built(graph, input_shapes, sizes, recipe, remember=True)
     nodes = optimized(net, settings_of(recipe.target).onednn == "on")
-    run = _played(net, ordered(nodes, names), recipe.target)
+    run = _played(net, one_by_one(ordered(nodes, names)), recipe.target)
     return Stream(residents=tuple(run.residents), events=tuple(run.events), values={})
 
 
-def _played(net: Net, order: list[Node], target: Target) -> Run:
+def _ways(net: Net, nodes: list[Node], recipe: Recipe) -> list[Iterable[Moment]]:
+    """How a step may go: the usual way first. One thread has its order alone; several work side by side, but they may be slow to begin,
+    so that one does all that another could."""
+    ways = [USUAL, Way(shallow=True), Way(late=True), *(Way(turn=n) for n in range(1, TURNS))]
+    last = [Way(filters_last=True), Way(filters_last=True, shallow=True)] if recipe.training else []
+    alone = [scheduled(nodes, way) for way in [*ways, *last]]
+    found: list[Iterable[Moment]] = [one_by_one(order) for order in (*alone, ahead(alone[0], net.inputs))]
+    workers = workers_of(recipe.target)
+    if workers > 1:
+        takes = costs(nodes, net.values)
+        found = [*(dealt(nodes, way, workers, takes) for way in ways[:BESIDE]), *found]
+    return found
+
+
+def workers_of(target: Target) -> int:
+    """Threads between which nodes are dealt out."""
+    return settings_of(target).inter_op or target.cpu.threads
+
+
+def _played(net: Net, moments: Iterable[Moment], target: Target) -> Run:
     run = Run(net, target.cpu, settings_of(target).onednn == "on")
     run.stand()
-    run.play(order)
+    run.play(moments)
     return run
 
 

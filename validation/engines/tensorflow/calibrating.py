@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 import memest
-from memest.runtimes.tensorflow.process import DATA, Step, kind_of, terms_of, touched_of
+from memest.runtimes.tensorflow.memory import Step
+from memest.runtimes.tensorflow.process import DATA, kind_of, terms_of, touched_of
 from validation.engines.tensorflow.comparing import asked, imported
 from validation.engines.tensorflow.storing import load
 
@@ -19,13 +20,13 @@ def calibrate() -> dict[str, Any]:
     of the largest filter's gradient that oneDNN takes beside it."""
     _, configs, records = load()
     rows: dict[str, list[tuple[dict[str, int], int, int]]] = {}
-    for record in (r for r in records if not r["held"]):
+    for record in (r for r in records if r["steps"] and not r["held"]):
         name = f"{record['network']} {'x'.join(map(str, record['shape']))}"
         estimate = memest.estimate(imported(configs[name], record["shape"]), **asked(record))
         step = estimate.timeline
         assert isinstance(step, Step)
         resident = max(each["VmHWM"] for each in record["steps"])
-        tensors = touched_of(step, estimate.allocated, record["onednn"])
+        tensors = touched_of(step, record["onednn"])
         rows.setdefault(kind_of(step, record["onednn"]), []).append((terms_of(step, record["onednn"]), tensors, resident))
     found: dict[str, Any] = {}
     shares: list[float] = []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from validation.engines.tensorflow.reading import step_of
 from validation.engines.tensorflow.storing import load, store
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[3]
 STEP = 2  # of which the log is kept
 
 
@@ -38,18 +38,30 @@ def _both(*cases: Case) -> Iterator[Case]:
         yield case._replace(onednn="off")
 
 
+KINDS = (
+    ("bilinear-unet", (2, 64, 64, 3)), ("nearest-unet", (2, 32, 32, 32, 1)), ("vnet", (2, 32, 32, 32, 1)),
+    ("attention-unet", (2, 64, 64, 1)), ("cropped-unet", (2, 68, 68, 1)), ("group-norms", (2, 64, 64, 3)),
+    ("layer-norms", (2, 16, 16, 16, 2)), ("separable", (2, 64, 64, 3)), ("lines", (2, 128, 4)), ("dilated", (2, 64, 64, 3)),
+    ("squeezed", (2, 64, 64, 3)),
+)  # fmt: skip
+"""Small networks, one for each kind of layers that people write."""
+
+
 def cases() -> list[Case]:
     """What is measured, the quick ones first."""
     found = [*_both(Case("small", (4, 16, 16, 3)), Case("small", (4, 16, 16, 3), "infer"))]
     found += _both(*(Case("small", (8, 20, 24, 3), optimizer=o) for o in ("sgd", "momentum", "rmsprop")))
     found += _both(Case("unet-4x2", (2, 16, 16, 16, 1)), Case("unet-8x3", (1, 32, 32, 32, 1)), Case("unet-8x3", (2, 64, 64, 1)))
+    found += _both(*(Case(n, shape, mode) for n, shape in KINDS for mode in ("train", "infer")))
     found += _both(*(Case(n, (2, 64, 64, 3)) for n in IMAGES))
     found += _both(Case("unet-16x4", (1, 32, 32, 32, 1)), Case("unet-16x4", (1, 64, 64, 64, 1)))
-    found += _both(*(Case(n, (4, 128, 128, 3), threads=0) for n in IMAGES))
+    found += _both(*(Case(n, (4, 128, 128, 3), threads=0, held=True) for n in IMAGES))
     found += _both(*(Case(n, (4, 96, 96, 3), "infer", threads=0) for n in IMAGES))
     found += _both(Case("unet-16x4", (2, 48, 48, 48, 1), threads=0, held=True), Case("unet-16x4", (1, 80, 80, 80, 1), threads=0, held=True))
     found += _both(Case("unet-16x4", (1, 96, 96, 96, 1), "infer", threads=0, held=True))
     found += _both(Case("ResNet50", (8, 160, 128, 3), threads=0, held=True), Case("MobileNetV2", (8, 192, 192, 3), threads=0, held=True))
+    found += _both(Case("unet-16x4", (1, 64, 64, 64, 1), threads=0, held=True), Case("unet-8x3", (4, 40, 48, 32, 2), threads=0, held=True))
+    found += _both(Case("unet-32x4", (2, 160, 128, 3), threads=0, held=True), Case("unet-8x4", (1, 96, 80, 96, 1), threads=0, held=True))
     return found
 
 
@@ -104,7 +116,7 @@ def probed(python: str, case: Case, folder: Path) -> dict[str, Any]:
     """What the probe says of a case, and a step of its log."""
     log = folder / f"{_text(case).replace(' ', '_')}.log"
     options = [*_model(case).split(), case.mode, case.optimizer, case.onednn, str(case.threads)]
-    done = subprocess.run([python, str(HERE / "probe.py"), *options, str(log)], capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-m", f"{__package__}.probe", *options, str(log)], cwd=HERE, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     logged = step_of(log, STEP)
     log.unlink()

@@ -1,4 +1,5 @@
-"""One step of a Keras model measured, in a process of its own: ``python probe.py NETWORK SHAPE MODE OPTIMIZER ONEDNN THREADS LOG``, JSON.
+"""One step of a Keras model measured, in a process of its own: ``python -m validation.engines.tensorflow.probe NETWORK SHAPE MODE OPTIMIZER
+ONEDNN THREADS LOG``, JSON.
 
 Runs where tensorflow is installed; knows nothing of memest. The log of TensorFlow's tensors goes to the file LOG (``-``: it is not
 written). THREADS is for both pools, 0 leaves them as they are. SHAPE is channels last with the batch.
@@ -12,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from validation.engines.tensorflow.networks import is_binary, model_of
+
 STEPS = 3
-CLASSES = 1000
 L3 = 194  # _SC_LEVEL3_CACHE_SIZE of glibc, which Python has no name for
 
 
@@ -25,49 +27,6 @@ def status() -> dict[str, int]:
         if name in ("VmRSS", "VmHWM", "RssAnon", "RssFile"):
             found[name] = int(value.split()[0]) * 1024
     return found
-
-
-def unet(shape: tuple[int, ...], filters: int, depth: int, keras: Any) -> Any:
-    """Two convolutions a level, transposed convolutions up, a sigmoid."""
-    layers, dims = keras.layers, len(shape) - 2
-    convolution, pool = getattr(layers, f"Conv{dims}D"), getattr(layers, f"MaxPooling{dims}D")
-    up = getattr(layers, f"Conv{dims}DTranspose")
-
-    def block(x: Any, width: int) -> Any:
-        for _ in range(2):
-            x = layers.ReLU()(layers.BatchNormalization()(convolution(width, 3, padding="same")(x)))
-        return x
-
-    start = x = layers.Input(shape[1:])
-    skips = []
-    for level in range(depth):
-        x = block(x, filters * 2**level)
-        skips.append(x)
-        x = pool(2)(x)
-    x = block(x, filters * 2**depth)
-    for level in reversed(range(depth)):
-        x = up(filters * 2**level, 2, strides=2)(x)
-        x = block(layers.Concatenate()([x, skips[level]]), filters * 2**level)
-    return keras.Model(start, convolution(1, 1, activation="sigmoid")(x))
-
-
-def small(shape: tuple[int, ...], keras: Any) -> Any:
-    """A convolution, a norm, a pool and a dense layer."""
-    layers = keras.layers
-    start = layers.Input(shape[1:])
-    x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(start))))
-    return keras.Model(start, layers.Dense(10)(layers.Flatten()(x)))
-
-
-def model_of(network: str, shape: tuple[int, ...], keras: Any) -> Any:
-    """A network by name: ``unet-16x4`` (filters, depth), ``small``, or one of keras.applications."""
-    if network.startswith("unet-"):
-        filters, depth = map(int, network.removeprefix("unet-").split("x"))
-        return unet(shape, filters, depth, keras)
-    if network == "small":
-        return small(shape, keras)
-    made = getattr(keras.applications, network)
-    return made(weights=None, input_shape=shape[1:], classes=CLASSES, classifier_activation=None)
 
 
 def mark(text: str) -> None:
@@ -97,7 +56,7 @@ def main(network: str, shape: str, mode: str, optimizer: str, onednn: str, threa
     images = rng.random(dims, dtype="float32")
     steps: list[dict[str, Any]] = []
     if mode == "train":
-        segments = network.startswith("unet-")
+        segments = is_binary(network)
         target = rng.integers(0, 2, (*dims[:-1], 1)).astype("float32") if segments else rng.integers(0, 10, dims[:1])
         loss = "binary_crossentropy" if segments else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         made = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop, "sgd": keras.optimizers.SGD}

@@ -8,7 +8,7 @@ from memest.machines.engines import OnnxSettings
 from memest.machines.target import Target
 from memest.network.graph import Graph
 from memest.network.tensor import Shape, Spec
-from memest.runtimes.onnxruntime.lowering import fusing
+from memest.runtimes.onnxruntime.lowering import fusing, recurrent
 from memest.runtimes.onnxruntime.lowering.exporting import exported
 from memest.runtimes.onnxruntime.lowering.nchwc import blocked
 from memest.runtimes.onnxruntime.lowering.nodes import Net
@@ -27,6 +27,7 @@ def lowered(
     """The nodes that run, what the graph's own values are, and whether their order is unsettled (``nchwc.blocked``)."""
     net, specs = exported(graph, shapes, sizes, target, remember=remember)
     fusing.pads_into_windows(net, own=True)
+    recurrent.straightened(net)
     if settings.level != "disabled":
         fusing.basic(net)
     fusing.inlined(net)

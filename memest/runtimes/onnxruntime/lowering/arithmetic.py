@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from memest.network.tensor import numel
 from memest.runtimes.onnxruntime.lowering.exporting import Call, Handler
 from memest.runtimes.onnxruntime.lowering.nodes import Value
@@ -63,6 +65,40 @@ def _where(c: Call) -> Value:
     return c.put("Where", [c["condition"], c["input"] or c.constant(), c["other"] or c.constant()])
 
 
+def _threshold(op: str) -> Handler:
+    """Files that others wrote have it as an operator; torch's exporter as a comparison and a choice."""
+
+    def handler(c: Call) -> Value:
+        if not c.from_file:
+            raise c.refuse(f"{c.op} as torch's exporter writes it")
+        return c.put(op, [c.input])
+
+    return handler
+
+
+def _norm(c: Call) -> Value:
+    op = {1: "ReduceL1", 2: "ReduceL2"}.get(c["ord"])
+    if op is None:
+        raise c.refuse(f"a norm of order {c['ord']}")
+    return _reduced(op)(c)
+
+
+def _extreme(op: str) -> Handler:
+    """Of two tensors, of all elements, or the largest of a dim with its place, which is found apart."""
+
+    def handler(c: Call) -> Value | list[Value]:
+        if c["other"] is not None:
+            return c.put(op, [c.input, c["other"]])
+        found = _reduced(f"Reduce{op}")(c)
+        if c["dim"] is None:
+            return found
+        places = c.gives[1]
+        assert places is not None
+        return [found, c.put(f"Arg{op}", [c.input], places.shape, places.dtype)]
+
+    return handler
+
+
 def _masked_fill(c: Call) -> Value:
     return c.put("Where", [c["mask"], c.constant(), c.input])
 
@@ -103,7 +139,7 @@ def _instance_norm(c: Call) -> Value:
     return c.put("InstanceNormalization", [c.input, *(c[k] or c.constant(c.shape[1:2]) for k in ("weight", "bias"))])
 
 
-def _reduced(op: str) -> Handler:
+def _reduced(op: str) -> Callable[[Call], Value]:
     """Over some dims, or all."""
 
     def handler(c: Call) -> Value:
@@ -137,9 +173,14 @@ UNARY = {
     },
     **{"softsign": "Softsign", "erf": "Erf", "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "floor": "Floor"},
     **{"reciprocal": "Reciprocal", "ceil": "Ceil", "round": "Round", "sign": "Sign", "sin": "Sin", "cos": "Cos", "elu": "Elu"},
-    **{"selu": "Selu", "celu": "Celu", "gelu": "Gelu", "logical_not": "Not"},
+    **{"selu": "Selu", "celu": "Celu", "gelu": "Gelu", "logical_not": "Not", "isnan": "IsNaN", "isinf": "IsInf", "tan": "Tan"},
+    **{"asin": "Asin", "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh", "acosh": "Acosh"},
+    **{"atanh": "Atanh", "cumsum": "CumSum", "triu": "Trilu", "tril": "Trilu", "argmax": "ArgMax", "argmin": "ArgMin"},
 }
-BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min"}
+BINARY = {
+    **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min", "fmod": "Mod", "remainder": "Mod"},
+    **{f"logical_{name}": name.capitalize() for name in ("and", "or", "xor")},
+}
 HANDLERS: dict[str, Handler] = {
     **{name: _unary(op) for name, op in UNARY.items()},
     **{name: _binary(op) for name, op in BINARY.items()},
@@ -172,5 +213,11 @@ HANDLERS: dict[str, Handler] = {
     "sum": _reduced("ReduceSum"),
     "amax": _reduced("ReduceMax"),
     "amin": _reduced("ReduceMin"),
+    "prod": _reduced("ReduceProd"),
+    "logsumexp": _reduced("ReduceLogSumExp"),
+    "vector_norm": _norm,
+    "threshold": _threshold("ThresholdedRelu"),
+    **dict.fromkeys(("hardshrink", "softshrink"), _threshold("Shrink")),
+    **{op.lower(): _extreme(op) for op in ("Max", "Min")},
     "normalize": _normalize,
 }

@@ -20,7 +20,7 @@ from memest.runtimes.onnxruntime.lowering.nodes import Net, Value
 from memest.runtimes.rewriting import DROPOUTS, Rewriting, described, drop_identities, fold_norms
 from memest.sizes.dims import resolve
 
-FAMILIES = "arithmetic", "convolving", "shaping", "products"
+FAMILIES = "arithmetic", "convolving", "shaping", "products", "recurrent"
 
 
 class Call:
@@ -187,6 +187,7 @@ def exported(
     specs = described(folded, shapes, sizes, target, remember=remember)
     net = Writer(folded, shapes, sizes, specs).net
     prune(net)
+    net.written = len(net.nodes)
     return net, specs
 
 

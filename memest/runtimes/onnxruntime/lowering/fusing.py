@@ -18,6 +18,7 @@ ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSi
 def basic(net: Net) -> None:
     """What every level above "disabled" does."""
     drop_identities(net)
+    drop_expands(net)
     pads_into_windows(net)
     mul_into_conv(net)
     add_to_gemm(net)
@@ -46,6 +47,7 @@ def extended(net: Net) -> None:
     pieces_to_split(net)
     scaled_into_products(net)
     turning.into_products(net)
+    fast_gelu(net)
     quick_gelu(net)
     scaled_into_products(net)
 
@@ -54,6 +56,13 @@ def drop_identities(net: Net) -> None:
     """Identities between nodes."""
     for node in list(net.nodes.values()):
         if node.op == "Identity" and not node.result.given_back:
+            net.bypass(node)
+
+
+def drop_expands(net: Net) -> None:
+    """What expands nothing (expand_elimination.cc)."""
+    for node in list(net.nodes.values()):
+        if node.op == "Expand" and node.source.shape == node.result.shape and node.source.maker is not None:
             net.bypass(node)
 
 
@@ -152,13 +161,47 @@ def _hard_swish(node: Node) -> list[Node] | None:
 
 
 def quick_gelu(net: Net) -> None:
-    """x * sigmoid(x) is one node."""
+    """x * sigmoid(x) is one node, also where the sigmoid is of a multiple of x."""
     for node in net.order():
         if node.op != "Sigmoid" or node.number not in net.nodes:
             continue
-        after = node.single_reader
-        if after is not None and after.op == "Mul" and node.source in after.inputs:
-            net.replace([node, after], "QuickGelu", [node.source], after.outputs)
+        after, scaled, source = node.single_reader, node.source.maker, node.source
+        if after is None or after.op != "Mul":
+            continue
+        factors = [] if scaled is None or scaled.op != "Mul" or scaled.single_reader is not node else list(scaled.reads)
+        if scaled is not None and any(v.is_weight and numel(v.shape) == 1 for v in factors):
+            source = next(v for v in factors if not v.is_weight)
+        if source in after.inputs:
+            olds = [node, after] if source is node.source or scaled is None else [scaled, node, after]
+            net.replace(olds, "QuickGelu", [source], after.outputs)
+
+
+def fast_gelu(net: Net) -> None:
+    """x / 2 * (1 + tanh(a * (x + b * x ** 3))), written out, is one node (fast_gelu_fusion.cc)."""
+    for node in net.order():
+        if node.op != "Tanh" or node.number not in net.nodes:
+            continue
+        inner = _behind(node, "Mul", "Add", "Mul", "Pow")
+        one = node.single_reader
+        outer = one.single_reader if one is not None and one.op == "Add" else None
+        if inner is None or one is None or outer is None or outer.op != "Mul":
+            continue
+        source = inner[-1].source
+        half = next((v.maker for v in outer.reads if v is not one.result), None)
+        if half is not None and half.op == "Mul" and half.single_reader is outer and source in half.inputs and source in inner[1].inputs:
+            net.replace([*inner[::-1], node, one, half, outer], "FastGelu", [source], outer.outputs)
+
+
+def _behind(node: Node, *ops: str) -> list[Node] | None:
+    """The nodes that lead to a node, of these kinds, the last one first; each is read by the next alone."""
+    found: list[Node] = []
+    for op in ops:
+        makers = [v.maker for v in node.reads if v.maker is not None and v.maker.op == op and v.maker.single_reader is node]
+        if len(makers) != 1:
+            return None
+        node = makers[0]
+        found.append(node)
+    return found
 
 
 def pieces_to_split(net: Net) -> None:
@@ -170,7 +213,7 @@ def pieces_to_split(net: Net) -> None:
         parts = [part_of(n) if n.attributes.get("axis") == axis else None for n in source.readers]
         found = sorted((p, n.number) for p, n in zip(parts, source.readers, strict=True) if p is not None)
         ends = [0, *(end for (_, end), _ in found)]
-        if len(found) < max(2, len(parts)) or source.given_back or ends[-1] != source.shape[axis]:
+        if len(found) < 2 or source.given_back or ends[-1] != source.shape[axis]:
             continue
         if any(start != end for ((start, _), _), end in zip(found, ends, strict=False)):
             continue

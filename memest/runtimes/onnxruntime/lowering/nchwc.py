@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from memest.memory.planners.blocks import aligned
 from memest.network.tensor import same_shape
+from memest.runtimes.onnxruntime.lowering import turning
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, is_a_channel, like
 
 ALIGNED = 4  # channels: what ReorderInput pads from
@@ -40,11 +41,15 @@ class _Transformer:
     def __init__(self, net: Net, block: int) -> None:
         self.net, self.block = net, block
         self._args: dict[Value, Blocked] = {}
-        self._reordered: dict[tuple[Value, bool], Value] = {}
+        self._reordered: dict[Value, Value] = {}
+        self._superseded: list[Value] = []  # what is reordered from before its transpose
 
     def run(self, youngest_first: bool) -> bool:
         for node in self.net.order():
-            self._transform(node)
+            if node.number in self.net.nodes:
+                self._transform(node)
+        for value in self._superseded:
+            turning.forget(self.net, value)
         late = [(plain, arg) for plain, arg in self._args.items() if arg.left > 0]
         for plain, arg in reversed(late) if youngest_first else late:
             self.net.add("nchwc:ReorderOutput", [arg.value], [plain], arg.maker.layer, channels=arg.channels)
@@ -205,19 +210,14 @@ class _Transformer:
             arg.left -= 1
             return arg.value
         maker = source.maker
-        last = maker is not None and maker.op == "Transpose" and maker.attributes["perm"] == (0, 3, 1, 2)
-        key = (source, False)
-        if key not in self._reordered:
+        if source not in self._reordered:
             n, c, *sizes = source.shape
             made = like(source, f"{source.name}.blocked", (n, self._padded(c), *sizes))
-            origin = source
-            if last and maker is not None and source.uses == 1:
-                origin = maker.source
-                self.net.remove(maker)
-                source.maker = None
-            self.net.add("nchwc:ReorderInput", [origin], [made], maker.layer if maker is not None else "")
-            self._reordered[key] = made
-        return self._reordered[key]
+            last = turning.before_transposes(self.net, source, ((0, 3, 1, 2),))
+            self.net.add("nchwc:ReorderInput", [last or source], [made], maker.layer if maker is not None else "")
+            self._superseded += [source] * (last is not None)
+            self._reordered[source] = made
+        return self._reordered[source]
 
     def _create(self, node: Node, made: Node, channels: int) -> None:
         """``made`` gives in blocks what ``node`` gave."""

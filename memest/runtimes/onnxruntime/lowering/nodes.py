@@ -13,6 +13,8 @@ from typing import Any
 from memest.network.dtypes import ITEMSIZE
 from memest.network.tensor import Shape, numel
 
+VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+"""Nodes whose output is another shape of their input."""
 KEPT = "parameter", "buffer", "constant"  # what stands before a run
 
 
@@ -84,9 +86,10 @@ class Node:
 
 
 class Net:
-    """Nodes by number, what the caller gives, and what it gets back."""
+    """Nodes by number, what the caller gives, and what it gets back; ``written`` is how many nodes the file has."""
 
     def __init__(self) -> None:
+        self.written = 0
         self.nodes: dict[int, Node] = {}
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []

@@ -20,6 +20,14 @@ def _matmul(c: Call) -> Value:
     return c.put("MatMul", [c.tensors[0], c.tensors[1]])
 
 
+def _addmm(c: Call) -> Value:
+    """One node where it is of matrices; in a batch a product and a sum."""
+    left, right = c.tensors[1], c.tensors[2]
+    if len(left.shape) == 2:
+        return c.put("Gemm", [left, right, c.input])
+    return c.put("Add", [c.put("MatMul", [left, right]), c.input])
+
+
 def _attention(c: Call) -> Value:
     """Both factors scaled, the keys turned around, a mask added."""
     query, key, value, mask = (c[role] for role in ("query", "key", "value", "attn_mask"))
@@ -75,6 +83,7 @@ def _einsum(c: Call) -> Value:
 HANDLERS: dict[str, Handler] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "bmm", "mm"), _matmul),
+    **dict.fromkeys(("addmm", "baddbmm"), _addmm),
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(("_multi_head", "_native_multi_head_attention"), _multi_head),

@@ -89,6 +89,8 @@ def _getitem(c: Call) -> Value:
     items = list(index) if isinstance(index, tuple) else [index]
     if c["indices"]:
         if len(c["indices"]) != 1:
+            if c.from_file:
+                return c.put("GatherND", [c.input, *c["indices"]])
             raise c.refuse("indexing by several tensors")
         return c.put("Gather", [c.input, c["indices"][0]])
     found, at = c.input, 0
@@ -107,6 +109,24 @@ def _getitem(c: Call) -> Value:
             wanted = (*found.shape[:at], *found.shape[at + 1 :])
             found = c.put("Gather", [found, c.constant((), "int64")], wanted, found.dtype, axis=at, index=item)
     return found
+
+
+def _by_place(op: str) -> Handler:
+    """Elements at places of one dim, taken or put."""
+    return lambda c: c.put(op, [c.input, c["index"], *([c["src"] or c.constant()] if op == "ScatterElements" else [])])
+
+
+def _index_put(c: Call) -> Value:
+    if not c.from_file:
+        raise c.refuse("putting into a tensor at places")
+    return c.put("ScatterND", [c.input, *c["indices"], c["other"]])
+
+
+def _topk(c: Call) -> Sequence[Value]:
+    values, places = (s for s in c.gives if s is not None)
+    found, at = c.several("TopK", [c.input, c.constant((1,), "int64")], [values.shape, places.shape])
+    at.dtype = places.dtype
+    return [found, at]
 
 
 def _embedding(c: Call) -> Value:
@@ -189,6 +209,10 @@ HANDLERS: dict[str, Handler] = {
     "getitem": _getitem,
     "embedding": _embedding,
     "index_select": _index_select,
+    "gather": _by_place("GatherElements"),
+    "scatter": _by_place("ScatterElements"),
+    "index_put_": _index_put,
+    "topk": _topk,
     "repeat": _repeat,
     "pad": _pad,
     "roll": _roll,

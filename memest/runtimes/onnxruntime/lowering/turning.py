@@ -8,13 +8,16 @@ front of the last one).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
-from memest.runtimes.onnxruntime.lowering.nodes import Net, Node, Value, like
+from memest.network.tensor import Shape, contiguous_strides
+from memest.ops.aten.views import viewed_strides
+from memest.runtimes.onnxruntime.lowering.nodes import VIEWS, Net, Node, Value, like
 
 Perm = tuple[int, ...]
 
 
-LEADING = frozenset({"Squeeze", "Mul", "Add", "Softmax", "MatMul", "Slice", "Gather"})
+LEADING = frozenset({"Squeeze", "Mul", "Add", "Softmax", "MatMul", "Einsum", "Slice", "Gather"})
 FARTHEST = 8  # nodes
 
 
@@ -28,6 +31,9 @@ def moved(net: Net) -> None:
         for part in parts:
             _move(net, node, part)
         net.remove(node)
+    unfolded(net)
+    behind_sums(net)
+    through_softmax(net)
     joined(net)
 
 
@@ -54,6 +60,46 @@ def _leads_to_transpose(value: Value, far: int = 0) -> bool:
     return False
 
 
+def behind_sums(net: Net) -> None:
+    """A sum of what was transposed alike is transposed itself."""
+    for node in net.order():
+        makers = [v.maker for v in node.reads] if node.op == "Add" else []
+        perms = {m.attributes["perm"] if m is not None and m.op == "Transpose" else None for m in makers}
+        sources = [m.source for m in makers if m is not None]
+        if len(makers) != 2 or len(perms) != 1 or None in perms or sources[0].shape != sources[1].shape:
+            continue
+        inner = like(sources[0], f"{node.result.name}.inner")
+        olds = list(node.reads)
+        made = net.replace([node], "Add", sources, [inner])
+        net.add("Transpose", [made.result], node.outputs, node.layer, perm=perms.pop())
+        for old in olds:
+            forget(net, old)
+
+
+def through_softmax(net: Net) -> None:
+    """A softmax between a transpose and the one that undoes it is one over another dim."""
+    for node in net.order():
+        before, after = (node.source.maker, node.single_reader) if node.op == "Softmax" else (None, None)
+        if before is None or after is None or {before.op, after.op} != {"Transpose"} or before.single_reader is not node:
+            continue
+        perm = before.attributes["perm"]
+        if tuple(perm[p] for p in after.attributes["perm"]) == tuple(range(len(perm))):
+            net.replace([before, node, after], "Softmax", [before.source], after.outputs, axis=perm[node.attributes["axis"] % len(perm)])
+
+
+def unfolded(net: Net) -> None:
+    """A transpose between a reshape that puts leading dims together and one that takes them apart again is one of all these dims."""
+    for node in net.order():
+        fold, apart = node.source.maker if node.op == "Transpose" else None, node.single_reader
+        if fold is None or apart is None or fold.op != "Reshape" or apart.op != "Reshape" or fold.single_reader is not node:
+            continue
+        perm, more = node.attributes["perm"], len(fold.source.shape) - len(node.source.shape)
+        leading = fold.source.shape[: more + 1]
+        if more > 0 and perm[0] == 0 and prod(leading) == node.source.shape[0] and apart.result.shape == (*leading, *node.result.shape[1:]):
+            whole = (*range(more + 1), *(p + more for p in perm[1:]))
+            net.replace([fold, node, apart], "Transpose", [fold.source], apart.outputs, perm=whole)
+
+
 def joined(net: Net) -> None:
     """Two in a row are one, or none."""
     for node in net.order():
@@ -74,66 +120,78 @@ def joined(net: Net) -> None:
 
 
 def into_products(net: Net) -> None:
-    """A product reads a factor as it was before its transposes, where it can turn it around itself."""
+    """A product reads a factor as it was before its transposes, where it can turn it around itself: the last two dims, the first one in
+    front of the last, or both."""
     for node in net.order():
         if node.op not in ("MatMul", "FusedMatMul"):
             continue
         for slot, value in enumerate(list(node.inputs)):
-            if value is None:
-                continue
-            perm, source, chain = _behind(value)
-            if not chain or not _is_read(perm):
-                continue
-            shape = [0] * len(perm)
-            for to, where in enumerate(perm):
-                shape[where] = value.shape[to]
-            if len(source.shape) != len(shape):
-                flat = like(source, f"{value.name}.view", tuple(shape))
-                net.add("Reshape", [source, Value("", (len(shape),), "int64", "constant")], [flat], node.layer)
-                source = flat
-            net.read(node, slot, source)
-            for gone in chain:
-                net.remove(gone)
-            node.op = "FusedMatMul"
+            rank = 0 if value is None else len(value.shape)
+            behind = (*range(1, rank - 1), 0, rank - 1)
+            turned = ((*range(rank - 2), rank - 1, rank - 2), behind, (*behind[:-2], behind[-1], behind[-2]))
+            before = None if value is None else before_transposes(net, value, turned)
+            if before is not None:
+                net.read(node, slot, before)
+                forget(net, value)
+                node.op = "FusedMatMul"
 
 
-def _behind(value: Value) -> tuple[Perm, Value, list[Node]]:
-    """The transposes that alone lead to a value, as one, over reshapes that only put dims of one in front; what they begin with."""
-    perm: Perm = tuple(range(len(value.shape)))
+def before_transposes(net: Net, value: Value, perms: Sequence[Perm]) -> Value | None:
+    """What a value was before the transposes that lead to it alone, where they are one of these together; what is a view between them
+    comes first then."""
     chain: list[Node] = []
-    found = value
-    while found.maker is not None and found.uses == 1:
+    best, found = None, value
+    while found.maker is not None and found.uses == 1 and found.maker.op in (*VIEWS, "Transpose"):
         node = found.maker
-        if node.op == "Transpose":
-            inner = node.attributes["perm"]
-            if len(inner) < len(perm):  # the dims of one stay in front of all but the first
-                inner = _with_ones(inner, len(perm) - len(inner))
-            perm = tuple(inner[p] for p in perm)
-        elif node.op == "Reshape" and _puts_ones_in_front(node):
-            pass
-        else:
-            break
         chain.append(node)
         found = node.source
-    while chain and chain[-1].op != "Transpose":
-        found = chain.pop().result
-    return perm, found, chain
+        dims = _lying(found.shape, chain[::-1], value.shape, perms) if node.op == "Transpose" else None
+        best = best if dims is None else (found, dims)
+    if best is None:
+        return None
+    source, shape = best
+    if source.shape == shape:
+        return source
+    flat = like(source, f"{value.name}.view", shape)
+    net.add("Reshape", [source, Value("", (len(shape),), "int64", "constant")], [flat], chain[0].layer)
+    return flat
 
 
-def _with_ones(perm: Sequence[int], ones: int) -> Perm:
-    """A transpose of fewer dims, with dims of one in front of its result that lie behind the first dim of its source."""
-    places = [p if p == 0 else p + ones for p in perm]
-    return (*range(1, 1 + ones), *places)
+def forget(net: Net, value: Value | None) -> None:
+    """Nodes that led to a value which nobody reads any more."""
+    while value is not None and not value.uses and value.maker is not None:
+        node = value.maker
+        value = node.source
+        net.remove(node)
 
 
-def _puts_ones_in_front(node: Node) -> bool:
-    more = len(node.result.shape) - len(node.source.shape)
-    return more > 0 and node.result.shape[:more] == (1,) * more and node.result.shape[more:] == node.source.shape
+def _lying(shape: Shape, chain: Sequence[Node], wanted: Shape, perms: Sequence[Perm]) -> Shape | None:
+    """The dims of a tensor of a ``shape`` of which one of these transposes makes what the chain makes; None where none does."""
+    strides: Shape | None = contiguous_strides(shape)
+    for node in chain:
+        if strides is None:
+            return None
+        if node.op == "Transpose":
+            strides = tuple(strides[p] for p in node.attributes["perm"])
+        else:
+            strides = viewed_strides(node.source.shape, strides, node.result.shape)
+    if strides is None:
+        return None
+    for perm in perms:
+        dims = [0] * len(wanted)
+        for to, where in enumerate(perm):
+            dims[where] = wanted[to]
+        lying = contiguous_strides(dims)
+        fits = all(n == 1 or lying[where] == stride for n, where, stride in zip(wanted, perm, strides, strict=True))
+        if fits and _is_cut(tuple(dims), shape):
+            return tuple(dims)
+    return None
 
 
-def _is_read(perm: Perm) -> bool:
-    """Whether a product can read through it: the last two turned around, the first moved in front of the last, or both."""
-    rank = len(perm)
-    behind = (*range(1, rank - 1), 0, rank - 1)
-    turned = [(*p[:-2], p[-1], p[-2]) for p in (tuple(range(rank)), behind)]
-    return perm in (*turned, behind)
+def _is_cut(dims: Shape, shape: Shape) -> bool:
+    """Whether ``dims`` are those of a shape, of which at most one is cut into several."""
+    more = len(dims) - len(shape)
+    if more <= 0:
+        return dims == shape
+    cuts = ((dims[:d], prod(dims[d : d + more + 1]), dims[d + more + 1 :]) for d in range(len(shape)))
+    return any(shape == (*before, whole, *after) for before, whole, after in cuts)

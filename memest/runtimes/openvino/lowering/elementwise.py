@@ -35,6 +35,8 @@ UNARY = {
     "tanh": "tanh",
 }
 MATH = frozenset({"hardsigmoid", "selu", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sign"})
+COMPARED = {"eq": "equal", "ne": "not_equal", "gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal"}
+LOGICAL = {f"logical_{name}": f"logical_{name}" for name in ("and", "or", "xor")}
 BINARY = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "maximum": "maximum", "minimum": "minimum", "pow": "power"}
 
 
@@ -59,6 +61,22 @@ def _binary(what: str) -> Translate:
     return translate
 
 
+def _select(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """What a condition chooses; of a number there is nothing to read."""
+    values = [b[role] for role in ("condition", "mask", "input", "other") if b.get(role) is not None]
+    t.give(layer, t.eltwise("select", *values, shape=t.made(layer)))
+
+
+def _told(what: str) -> Translate:
+    """Whether something holds of each element, in a byte each."""
+
+    def translate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+        values = [value for role in ("input", "other") if (value := b.get(role)) is not None]
+        t.give(layer, t.add("Eltwise", values, t.made(layer), what, dtype="bool"))
+
+    return translate
+
+
 def _prelu(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     t.give(layer, t.eltwise("prelu", b["input"], b["weight"]))
 
@@ -67,6 +85,10 @@ TABLE: dict[str, Translate] = {
     **{op: _unary(what) for op, what in UNARY.items()},
     **dict.fromkeys(MATH, _math),
     **{op: _binary(what) for op, what in BINARY.items()},
+    **{op: _told(what) for op, what in {**COMPARED, **LOGICAL, "logical_not": "not", "isnan": "isnan", "isinf": "isinf"}.items()},
+    **dict.fromkeys(("where", "masked_fill"), _select),
+    **{op: _unary(op) for op in ("softplus", "log", "floor", "ceil", "round")},
+    **{"rsub": _binary("subtract"), "rdiv": _binary("divide")},
     "prelu": _prelu,
     "_prelu_kernel": _prelu,
 }

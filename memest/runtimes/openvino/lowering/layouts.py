@@ -55,7 +55,7 @@ class Layouts:
         tail, wanted = tail_of(layers, outputs)
         for layer in layers:
             whole = told(layer, "dtype")
-            dtype = FULL if layer.op in IN_FULL or layer.name in tail else self.precision if whole == FULL else whole
+            dtype = whole if whole != FULL else FULL if layer.op in IN_FULL or layer.name in tail else self.precision
             layout = self._layout(layer, dtype)
             anyhow = layer.op == "Reduce" and layout == PLANAR
             reads = [self._as(name, layout, dtype, found, anyhow) for name in layer.reads]
@@ -75,7 +75,10 @@ class Layouts:
     def _layout(self, layer: Layer, dtype: str) -> str:
         if layer.op in WANT_LAST:
             return CHANNELS_LAST
-        rank = len(self.shapes[layer.outputs[0]])
+        shape = self.shapes[layer.outputs[0]]
+        rank = len(shape)
+        if layer.op == "Interpolate" and rank > 3 and shape[1] != 1:
+            return CHANNELS_LAST
         if layer.op not in FOLLOW or rank < 3 or (rank == 3 and layer.op != "Pooling"):
             return PLANAR
         votes = {PLANAR: 0, CHANNELS_LAST: 0}

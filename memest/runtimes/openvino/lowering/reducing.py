@@ -127,6 +127,15 @@ def _reduce(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
     t.give(layer, t.add("Reduce", (b["input"],), t.made(layer), layer.op))
 
 
+def _log_softmax(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Written out (LogSoftmaxDecomposition): less the largest, and less the logarithm of the sum of exponentials."""
+    shape = t.made(layer)
+    reduced = tuple([1 if d == a["dim"] % len(shape) else n for d, n in enumerate(shape)])
+    less = t.eltwise("subtract", b["input"], t.add("Reduce", (b["input"],), reduced, "amax"))
+    total = t.add("Reduce", (t.eltwise("exp", less),), reduced, "sum")
+    t.give(layer, t.eltwise("subtract", less, t.eltwise("log", total)))
+
+
 def _along(kind: str) -> Translate:
     def translate(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
         shape = t.made(layer)
@@ -151,7 +160,8 @@ TABLE: dict[str, Translate] = {
     "group_norm": _group_norm,
     **dict.fromkeys([f"{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _pool),
     **dict.fromkeys([f"adaptive_{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _adaptive),
-    **dict.fromkeys(("mean", "sum", "amax", "amin"), _reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "prod", "vector_norm", "logsumexp"), _reduce),
+    "log_softmax": _log_softmax,
     "softmax": _along("Softmax"),
     "interpolate": _interpolate,
     "grid_sample": _grid_sample,

@@ -69,6 +69,9 @@ def _select(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 def _getitem(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     """Dim by dim: parts of it, or one element. What was cut before is not cut again."""
     index: tuple[Any, ...] = a["index"]
+    if index[-1:] == ("tensor",) and len(b["indices"]) == 1 and set(index[:-1]) <= {(None, None, None)} and t.is_constant(b["indices"][0]):
+        t.give(layer, t.add("Gather", (b["input"], b["indices"][0]), t.made(layer), f"axis {len(index) - 1}"))
+        return
     if b["indices"] or any(i is None or i == "tensor" for i in index):
         raise UnsupportedError("an index that is a tensor, or a new dim: no rule for it on openvino")
     value, at = b["input"], 0

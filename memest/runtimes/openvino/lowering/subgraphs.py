@@ -10,7 +10,7 @@ from memest.network.graph import Layer
 from memest.runtimes.openvino.lowering.fusing import Fusing
 from memest.runtimes.openvino.rows import node, told
 
-NOT_JOINED = frozenset({"mish", "softplus", "hsigmoid", "round"})
+NOT_JOINED = frozenset({"mish", "softplus", "hsigmoid", "round", "isnan", "isinf", "log"})
 LAST = 1 << 60
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from memest.errors import UnsupportedError
 from memest.runtimes.tensorflow.building.place import Here
+from memest.runtimes.tensorflow.nodes import Value
 
 UNARY = {
     "relu": "Relu", "relu6": "Relu6", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "selu": "Selu", "softplus": "Softplus",
@@ -35,6 +36,50 @@ def silu(here: Here) -> None:
     here.net.unique(f"{here.scope}/mul")  # by one, which is left out
     gate = here.part("Sigmoid", "Sigmoid", [value], value.shape)
     here.done(here.part("Mul", "mul", [value, gate], value.shape, silu=True))
+
+
+def _gate(here: Here, value: Value) -> Value:
+    """``relu6(x + 3) / 6``."""
+    moved = here.part("AddV2", "add", [value], value.shape)
+    return here.op("RealDiv", "truediv", [here.op("Relu6", "Relu6", [moved], value.shape)], value.shape)
+
+
+def hard_sigmoid(here: Here) -> None:
+    """Of lines."""
+    here.done(_gate(here, here.value()))
+
+
+def hard_silu(here: Here) -> None:
+    """``x`` times its hard sigmoid."""
+    value = here.value()
+    here.done(here.op("Mul", "mul", [value, _gate(here, value)], value.shape))
+
+
+def gelu(here: Here) -> None:
+    """``0.5 x erfc(-x / sqrt 2)``."""
+    if here.given.get("approximate", "none") != "none":
+        raise UnsupportedError("no rule for gelu with approximate=True on tensorflow-cpu; leave it out, as Keras does")
+    value = here.value()
+    half = here.op("Mul", "Gelu/mul", [value], value.shape)
+    negative = here.part("Neg", "Gelu/Neg", [value], value.shape)
+    argument = here.op("Mul", "Gelu/mul", [negative], value.shape, gelu="argument")
+    complement = here.part("Erfc", "Gelu/Erfc", [argument], value.shape, half=half.name)
+    here.done(here.op("Mul", "Gelu/mul", [half, complement], value.shape, gelu="whole"))
+
+
+def prelu(here: Here) -> None:
+    """relu(x) - slope * relu(-x)."""
+    value = here.value()
+    weight_name = here.roles["weight"]
+    assert isinstance(weight_name, str)
+    shape = (*(1,) * (len(value.shape) - 2), *here.shape(weight_name))
+    above = here.part("Relu", "Relu", [value], value.shape)
+    here.place.variable(weight_name, shape)
+    slope = here.op("ReadVariableOp", "ReadVariableOp", [], shape, variable=weight_name)
+    slope = here.part("Neg", "Neg", [slope], shape)
+    below = here.part("Relu", "Relu", [here.part("Neg", "Neg", [value], value.shape)], value.shape)
+    scaled = here.op("Mul", "mul", [slope, below], value.shape)
+    here.done(here.part("AddV2", "add", [above, scaled], value.shape))
 
 
 def softmax(here: Here) -> None:
@@ -83,6 +128,10 @@ TABLE: dict[str, Callable[[Here], None]] = {
     "hardtanh": clipped,
     "silu": silu,
     "softmax": softmax,
+    "prelu": prelu,
+    "gelu": gelu,
+    "hardsigmoid": hard_sigmoid,
+    "hardswish": hard_silu,
     "div": divided,
     "clamp_min": at_least,
 }

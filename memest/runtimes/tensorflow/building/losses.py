@@ -28,7 +28,10 @@ def loss_of(net: Net, name: str, output: Value) -> dict[str, Value]:
 
 
 def _cross_entropy(net: Net, output: Value) -> dict[str, Value]:
-    """SparseCategoricalCrossentropy(from_logits=True)."""
+    """SparseCategoricalCrossentropy: what a softmax reads is taken instead of what it gives."""
+    maker = net.nodes.get(output.name)
+    if maker is not None and maker.op == "Softmax":
+        output = net.value(maker.inputs[0])
     scope = f"{LOSS}/sparse_categorical_crossentropy"
     rows, classes = prod(output.shape[:-1]), output.shape[-1]
     labels = net.input("data_1", output.shape[:-1], "int64")

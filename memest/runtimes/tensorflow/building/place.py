@@ -11,6 +11,9 @@ from memest.network.tensor import Shape, Spec
 from memest.runtimes.rewriting import attributes_of, bound
 from memest.runtimes.tensorflow.nodes import Net, Value
 
+PARTS = frozenset({"depthwise", "pointwise", "pad", "relu"})
+"""Of a layer that the importer writes as several, none of which has its name."""
+
 
 def channels_last(shape: Shape) -> Shape:
     """Keras's order of dims, from torch's."""
@@ -35,7 +38,7 @@ class Place:
         """A layer with its operations' place."""
         owner, _, last = layer.name.rpartition(".")
         self.net.layer = layer.name
-        return Here(self, layer, owner if owner in self._layers and last else layer.name)
+        return Here(self, layer, owner if last in PARTS or (owner in self._layers and last) else layer.name)
 
     def give(self, name: str, value: Value, turned: bool) -> None:
         """A layer's output is there."""
@@ -51,6 +54,10 @@ class Place:
         self.net.variable(name, shape, "float32", "parameter" if trained else "buffer")
         if trained:
             self.trainable.append(name)
+
+    def is_layer(self, name: str) -> bool:
+        """Whether a name is that of a layer."""
+        return name in self._layers
 
     def is_parameter(self, name: str) -> bool:
         """Whether a name is that of a parameter."""

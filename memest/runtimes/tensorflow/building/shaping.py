@@ -11,6 +11,8 @@ from memest.network.graph import Layer
 from memest.ops.operator import expand
 from memest.runtimes.tensorflow.building.place import Here, channels_last
 
+RESIZED = {"bilinear": "ResizeBilinear", "bicubic": "ResizeBicubic"}
+
 
 def _pooled(op: str, dims: int, here: Here) -> None:
     value = here.value()
@@ -24,6 +26,11 @@ def _pooled(op: str, dims: int, here: Here) -> None:
     elif any(pads) and not _is_same(here, value.shape[1:-1], kernel, dims, pads):
         larger = tuple([n + 2 * p for n, p in zip(value.shape[1:-1], pads, strict=True)])
         value = here.part("Pad", "zero_padding/Pad", [value], (value.shape[0], *larger, value.shape[-1]))
+    if dims == 1:
+        value = here.op("Reshape", f"{op}1d/ExpandDims", [value], (value.shape[0], 1, *value.shape[1:]))
+        made = here.op(op, f"{op}1d", [value], (output[0], 1, *output[1:]))
+        here.done(here.op("Squeeze", f"{op}1d/Squeeze", [made], output), True)
+        return
     full = f"{op}{dims}D" if dims == 3 else op
     if full == "MaxPool":
         here.done(here.op(full, "MaxPool2d", [value], output), True)
@@ -62,10 +69,14 @@ def global_pool(here: Here) -> None:
 
 
 def enlarged(here: Here) -> None:
-    """Upsampling to the nearest: each dim in turn is tiled."""
+    """Upsampling: to the nearest, for which each dim in turn is tiled, or by lines or cubes in two dims."""
     value, output = here.value(), channels_last(here.shape(here.layer.outputs[0]))
+    resized = RESIZED.get(here.given.get("mode", "nearest")) if not here.given.get("align_corners") else None
+    if resized is not None:
+        here.done(here.part(resized, f"resize/{resized}", [value], output), True)
+        return
     if here.given.get("mode", "nearest") != "nearest" or any(o % n for o, n in zip(output[1:-1], value.shape[1:-1], strict=True)):
-        raise UnsupportedError("no rule for interpolation on tensorflow-cpu but to the nearest, by whole numbers")
+        raise UnsupportedError("no rule for interpolation on tensorflow-cpu but to the nearest by whole numbers, bilinear and bicubic")
     for dim in range(1, len(output) - 1):
         times = output[dim] // value.shape[dim]
         scope = here.net.unique(f"{here.scope}/Repeat").removeprefix(f"{here.scope}/")
@@ -93,7 +104,7 @@ def padded(here: Here) -> None:
     """Zero padding; what the importer writes before a layer that pads at one end alone is that layer's own ``same``."""
     owner, _, last = here.layer.name.rpartition(".")
     readers = [layer for layer in here.place.graph.layers if here.layer.outputs[0] in layer.reads]
-    if last == "pad" and len(readers) == 1 and readers[0].name == owner:
+    if last == "pad" and len(readers) == 1 and f"{readers[0].name}.".startswith(f"{owner}.") and _behind(here):
         source = here.roles["input"]
         assert isinstance(source, str)
         here.place.padded[here.layer.outputs[0]] = source
@@ -101,6 +112,23 @@ def padded(here: Here) -> None:
         return
     shape = channels_last(here.shape(here.layer.outputs[0])) if here.is_turned() else here.shape(here.layer.outputs[0])
     here.done(here.part("Pad", "Pad", [here.value()], shape))
+
+
+def sliced(here: Here) -> None:
+    """A part of a tensor; what the importer writes as slices of one layer, a dim after another, is cut at once."""
+    owner, _, last = here.layer.name.rpartition(".")
+    inner = last.startswith("dim_") and here.place.is_layer(owner)
+    if inner:
+        here.done(here.value())
+        return
+    shape = here.shape(here.layer.outputs[0])
+    here.done(here.part("StridedSlice", "strided_slice", [here.value()], channels_last(shape) if here.is_turned() else shape))
+
+
+def _behind(here: Here) -> bool:
+    """Whether as much is put on behind as before, or more, which ``same`` does; ``causal`` does not."""
+    pads = here.given["pad"]
+    return all(before <= behind for before, behind in zip(pads[::2], pads[1::2], strict=True))
 
 
 def _reshaped(here: Here) -> None:
@@ -146,8 +174,8 @@ def squeezed(here: Here) -> None:
 
 
 TABLE: dict[str, Callable[[Here], None]] = {
-    **{f"max_pool{n}d": partial(_pooled, "MaxPool", n) for n in (2, 3)},
-    **{f"avg_pool{n}d": partial(_pooled, "AvgPool", n) for n in (2, 3)},
+    **{f"max_pool{n}d": partial(_pooled, "MaxPool", n) for n in (1, 2, 3)},
+    **{f"avg_pool{n}d": partial(_pooled, "AvgPool", n) for n in (1, 2, 3)},
     **{f"adaptive_avg_pool{n}d": global_pool for n in (2, 3)},
     "mean": partial(_reduced, "Mean", "Mean"),
     "sum": partial(_reduced, "Sum", "Sum"),
@@ -155,6 +183,7 @@ TABLE: dict[str, Callable[[Here], None]] = {
     "cat": joined,
     "interpolate": enlarged,
     "pad": padded,
+    "slice": sliced,
     **dict.fromkeys(("flatten", "reshape", "view"), _reshaped),
     "permute": permuted,
     **dict.fromkeys(("squeeze", "unsqueeze"), squeezed),

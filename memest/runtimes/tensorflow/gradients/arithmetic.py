@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+from memest.errors import UnsupportedError
 from memest.network.tensor import Shape
 from memest.runtimes.tensorflow.nodes import TAPE, Net, Node, Value
 
@@ -80,9 +81,15 @@ def _left_out(net: Net, *names: str) -> None:
         net.unique(name)
 
 
+def _negative(net: Net, node: Node, given: Given) -> Given:
+    return [net.op("Neg", named(node, "Neg"), [upstream(given)], upstream(given).shape)]
+
+
 def _divided(net: Net, node: Node, given: Given) -> Given:
-    """By a number, which becomes a product with its inverse."""
-    return [net.op("Mul", named(node, "truediv"), [upstream(given)], upstream(given).shape)]
+    """By a number. UnsupportedError for a quotient of two tensors."""
+    if len(node.inputs) > 1:
+        raise UnsupportedError("no rule for the gradient of a quotient of two tensors on tensorflow-cpu; multiply by a reciprocal")
+    return [net.op("RealDiv", named(node, "RealDiv"), [upstream(given)], upstream(given).shape)]
 
 
 def _same(net: Net, node: Node, given: Given) -> Given:
@@ -139,6 +146,21 @@ def _mean(net: Net, node: Node, given: Given) -> Given:
     return [net.op("Mul", named(node, "truediv"), [tiled], tiled.shape)]
 
 
+def _most(net: Net, node: Node, given: Given) -> Given:
+    """The gradient goes to all that are the most, in equal shares."""
+    (value,) = inputs(net, node)
+    gradient, output, kept = upstream(given), node.outputs[0], node.attributes["kept"]
+    if not node.attributes.get("keep"):
+        output = net.op("Reshape", named(node, "Reshape"), [output], kept)
+        gradient = net.op("Reshape", named(node, "Reshape"), [gradient], kept)
+    equal = net.op("Equal", named(node, "Equal"), [output, value], value.shape, dtypes=("bool",))
+    chosen = net.op("Cast", named(node, "Cast"), [equal], value.shape, dtypes=(value.dtype,))
+    count = net.op("Sum", named(node, "Sum"), [chosen], kept)
+    count = net.op("Reshape", named(node, "Reshape"), [count], kept)
+    share = net.op("RealDiv", named(node, "truediv"), [chosen, count], value.shape)
+    return [net.op("Mul", named(node, "mul"), [share, gradient], value.shape)]
+
+
 def _softmax(net: Net, node: Node, given: Given) -> Given:
     """(gradient - sum(gradient * softmax)) * softmax."""
     gradient, output = upstream(given), node.outputs[0]
@@ -154,9 +176,11 @@ TABLE: Mapping[str, Callable[[Net, Node, Given], Given]] = {
     "Mul": _multiplied,
     "RealDiv": _divided,
     "SquaredDifference": _squared_difference,
+    "Neg": _negative,
     "Identity": _same,
     "Mean": _mean,
     "Sum": _sum,
+    "Max": _most,
     "Softmax": _softmax,
     "Relu": _by_output("ReluGrad", True),
     "Relu6": _by_output("Relu6Grad", True),

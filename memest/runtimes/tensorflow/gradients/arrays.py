@@ -46,6 +46,21 @@ def _selected(net: Net, node: Node, given: Given) -> Given:
     return [None, net.op("SelectV2", named(node, "SelectV2"), [kept, upstream(given)], value.shape, dtypes=(value.dtype,))]
 
 
+def _resized(net: Net, node: Node, given: Given) -> Given:
+    (value,) = inputs(net, node)
+    return [net.op(f"{node.op}Grad", named(node, f"{node.op}Grad"), [upstream(given)], value.shape)]
+
+
+def _batched(op: str) -> Callable[[Net, Node, Given], Given]:
+    """The other way round."""
+
+    def made(net: Net, node: Node, given: Given) -> Given:
+        (value,) = inputs(net, node)
+        return [net.op(op, named(node, op), [upstream(given)], value.shape)]
+
+    return made
+
+
 TABLE: Mapping[str, Callable[[Net, Node, Given], Given]] = {
     "Reshape": _reshaped,
     "Squeeze": _reshaped,
@@ -55,4 +70,8 @@ TABLE: Mapping[str, Callable[[Net, Node, Given], Given]] = {
     "Tile": _tiled,
     "Transpose": _transposed,
     "SelectV2": _selected,
+    "SpaceToBatchND": _batched("BatchToSpaceND"),
+    "BatchToSpaceND": _batched("SpaceToBatchND"),
+    "ResizeBilinear": _resized,
+    "ResizeBicubic": _resized,
 }

@@ -36,6 +36,9 @@ class Run(Protocol):
     begun: dict[str, int]
     checkpoint: Callable[[Segment, dict[str, Value]], None] | None
 
+    def now(self, name: str, backward: Backward) -> Backward:
+        """What the hook or function ``name`` does this time."""
+
     def play(self, layers: Sequence[Layer], env: dict[str, Value]) -> None:
         """Layers of what runs in backward, and the checkpoints among them, on the values in ``env``."""
 
@@ -123,9 +126,10 @@ def register(run: Run, layer: Layer, backward: Backward, env: dict[str, Value]) 
     if not (run.caller.grad_mode and isinstance(value.node, Node)):
         return
     node, nr = value.node, value.output_nr
-    captured = {name: run.ledger.hold(env[name]) for name in backward.kept}
+    captured = {name: run.ledger.hold(env[name]) for name in backward.kept if name in env}
     node.captured.extend(captured.values())
-    node.on_gradient.setdefault(nr, []).append(lambda gradient: _change(run, backward, node, captured, gradient))
+    name = layer.name
+    node.on_gradient.setdefault(nr, []).append(lambda gradient: _changed(run, run.now(name, backward), node.layer, captured, gradient))
 
 
 def hook_leaf(run: Run, hook: LeafHook) -> None:
@@ -136,7 +140,7 @@ def hook_leaf(run: Run, hook: LeafHook) -> None:
         return
 
     def changed(gradient: Value) -> Value:
-        return _changed(run, backward, leaf.name, {}, gradient)
+        return _changed(run, run.now(str(backward.gradients[0]), backward), leaf.name, {}, gradient)
 
     def after() -> None:
         before = ledger.phase, ledger.layer, ledger.op
@@ -163,11 +167,6 @@ def hook_leaf(run: Run, hook: LeafHook) -> None:
         leaf.changes.append(changed)
 
 
-def _change(run: Run, backward: Backward, node: Node, captured: dict[str, Value], given: Value) -> Value:
-    """The hook on a tensor that ``node`` made."""
-    return _changed(run, backward, node.layer, captured, given)
-
-
 def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, Value], given: Value) -> Value:
     """The hook: its result takes the gradient's place."""
     ledger = run.ledger
@@ -177,6 +176,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     env = {name: ledger.hold(value) for name, value in captured.items()}
     assert gradient is not None
     env[gradient] = ledger.hold(given)
+    _bind_mortal(run, backward, env)
     _bind_own(run, backward, env)
     if run.machine.creates:
         _check_created(backward, f"a hook on a tensor ({layer_name})")
@@ -184,6 +184,7 @@ def _changed(run: Run, backward: Backward, layer_name: str, captured: dict[str, 
     found = given if result is None else ledger.hold(env[result])
     if result is not None:
         ledger.let_go(given)
+    _leave_behind(run, backward, env)
     for value in env.values():
         ledger.let_go(value)
     return found
@@ -214,11 +215,29 @@ def _check_asked(run: Run, backward: Backward, layer: str) -> None:
 
 
 def _bind_own(run: Run, backward: Backward, env: dict[str, Value]) -> None:
-    """The network's own tensors that backward reads, or gives to a checkpoint in it."""
+    """What backward reads of the network's own tensors, or gives to a checkpoint in it, and a hook of the step's other values."""
     read = [name for layer in backward.layers for name in layer.reads]
     for call in {layer.checkpoint for layer in backward.layers if layer.checkpoint is not None}:
         read += dict(run.graph.checkpoints).get(call, USUAL).arguments
-    env.update((name, run.ledger.hold(run.env[name])) for name in dict.fromkeys(read) if name in run.owned and name not in env)
+    env.update((name, run.ledger.hold(run.env[name])) for name in dict.fromkeys(read) if name in run.env and name not in env)
+
+
+def _bind_mortal(run: Run, backward: Backward, env: dict[str, Value]) -> None:
+    """The step's own values that die in it, the step's hold with them."""
+    env.update((name, run.env.pop(name)) for name in backward.drops if name in run.env and name not in env)
+
+
+def _leave_behind(run: Run, backward: Backward, env: dict[str, Value]) -> None:
+    """What stays is the step's from now on, and what has not died in a call dies."""
+    for name in backward.drops:
+        if name in env:
+            value = env.pop(name)
+            run.ledger.let_go(value)
+            if name in run.owned:
+                run.ledger.let_go_storage(value.storage)
+    if backward.stays and run.machine.creates:
+        raise UnsupportedError("create_graph=True through a hook that keeps a gradient: keep a detached one, of a backward without it")
+    run.env.update((name, run.ledger.hold(env[name])) for name in backward.stays)
 
 
 def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *, recorded: bool = False) -> list[Value | None]:
@@ -226,7 +245,7 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
     ledger = run.ledger
     ledger.layer, ledger.op = node.layer, node.op
     _check_asked(run, backward, node.layer)
-    backward = _as_they_came(node, backward, grads)
+    backward = _as_they_came(node, run.now(node.layer, backward), grads)
     if backward.raises is not None:
         raise GraphError(f"the backward of the custom function {node.layer} raises an error: {backward.raises}")
     env: dict[str, Value] = {}
@@ -248,12 +267,14 @@ def _play(run: Run, backward: Backward, node: Node, grads: list[Value | None], *
     for gradient, grad, spec in zip(backward.gradients, grads, node.out_specs, strict=True):
         if gradient is not None:
             env[gradient] = ledger.hold(zeros(run, spec) if grad is None else grad)
+    _bind_mortal(run, backward, env)
     _bind_own(run, backward, env)
     try:
         run.play(_recorded(backward, recorded), env)
         outputs = [None if name is None else ledger.hold(env[name]) for name in backward.results]
         if node.layer in run.lending:
             run.lent[node.layer] = [ledger.hold(v) for v in outputs if v is not None]
+        _leave_behind(run, backward, env)
     finally:  # also where a recomputation around it ends amid its calls
         node.saved.leave(ledger)
         node.context = node.context or [env.pop(name) for name in backward.kept if name in env]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from memest.errors import GraphError, MemestError, UnsupportedError, did_you_mean, unforeseen
 from memest.memory.stream import Move, Storage
-from memest.network.graph import Graph, Items, Layer, Parameter, Segment, at_sizes
+from memest.network.graph import Backward, Graph, Items, Layer, Parameter, Segment, at_sizes
 from memest.network.segments import nested
 from memest.network.tensor import Shape, Spec, nbytes, spec
 from memest.ops.composite import Composite
@@ -85,13 +85,15 @@ ACROSS = ("to_device", "copy_across_")
 
 
 class Run:
-    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step, ``checkpoint``
+    """One step under way: the ledger, the machine and the values alive, by name. ``actions`` are those of a whole step, ``late`` says what
+    the hook of that name does now where that is recorded only when the engine comes to it, ``checkpoint``
     plays a call of ``torch.utils.checkpoint`` (None: what it wraps is played as if it were not there). ``layers`` are those that run
     together now: the graph's, or those of what runs in backward. ``enabling`` names layers and calls that turn gradients on for themselves
     where they are off."""
 
     kind_of_machine: type[Machine] = Machine
     actions: Actions | None = None
+    late: Callable[[str, Backward], Backward] | None = None
     checkpoint: Callable[[Segment, dict[str, Value]], None] | None = None
 
     def __init__(
@@ -131,6 +133,7 @@ class Run:
         self.lending = lenders(graph.layers)
         self.lent: dict[str, list[Value]] = {}
         self.beginnings = beginnings(graph.layers)
+        self.hooked: dict[str, int] = {}  # how often the engine came to each hook
         self.begun: dict[str, int] = {}  # the numbers of nodes of functions whose forward is under way
         self.on_host = frozenset(graph.on_host) if recipe.target.on_cuda else frozenset()
         self.canonical = graph.memo.shelf("attributes", len(graph.layers))
@@ -280,6 +283,13 @@ class Run:
         for unnamed in outputs[len(layer.outputs) :]:
             if unnamed is not None:
                 self.ledger.let_go(self.ledger.hold(unnamed))
+
+    def now(self, name: str, backward: Backward) -> Backward:
+        """What the hook or function ``name`` does this time."""
+        if self.late is not None:
+            return self.late(name, backward)
+        number = self.hooked[name] = self.hooked.get(name, -1) + 1
+        return backward if not number or not backward.again else backward.again[number - 1]
 
     def vector_norm(self, value: Value) -> Storage:
         """``torch.linalg.vector_norm`` of a tensor."""

@@ -51,7 +51,7 @@ _GRADIENTS = {
         ("_make_dual", "_unpack_dual"),
         "torch.func.jvp, jacfwd and torch.autograd.forward_ad: forward-mode derivatives are not modelled; torch.autograd.grad is",
     ),
-    "retain_grad": "Tensor.retain_grad: a kept gradient is not modelled; torch.autograd.grad for that tensor is, in a memest.step",
+    "retain_grad": "Tensor.retain_grad in a module alone, whose gradient somebody else takes: give the whole step to memest.step",
     "__set__:requires_grad": "tensor.requires_grad = …: turning gradients on or off inside forward is not modelled: freeze before the step",
     "__set__:grad": "tensor.grad = …: writing a gradient inside forward is not modelled",
 }

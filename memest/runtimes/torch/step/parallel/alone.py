@@ -27,8 +27,9 @@ class Alone:
 
     def place(self, p: Parameter) -> Storage:
         """The storage the layers see for a parameter or buffer; what is resident of it is written on the ledger."""
-        kind = "gradient" if p.gradient_of is not None else "buffer" if p.buffer else "parameter"
-        return self.ledger.resident(nbytes(p.shape, p.dtype), kind, p.name)
+        own = "buffer" if p.buffer else "parameter"
+        kind = "gradient" if p.gradient_of is not None else "optimizer_state" if p.state_of is not None else own
+        return self.ledger.resident(nbytes(p.shape, p.dtype), kind, p.state_of or p.name)
 
     def hold_residents(self) -> None:
         """Called once, when all other residents are there."""

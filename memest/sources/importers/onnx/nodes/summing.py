@@ -120,11 +120,12 @@ def cumsum(c: Call) -> Result:
 
 
 def batch_norm(c: Call) -> Result:
-    """``BatchNormalization``: follows the mode, as the module does that it was."""
+    """``BatchNormalization``: follows the mode, as the module does that it was; of one value a channel none can be trained."""
     x, weight, bias, mean, var = (c.tensor(i) for i in range(5))
-    made: Result = c.layer(
-        "batch_norm", x, mean, var, weight, bias, None, momentum=1 - c.attribute("momentum", 0.9), eps=c.attribute("epsilon", 1e-5)
-    )
+    alone = all(type(n) is int and n == 1 for n in (x.shape[0], *x.shape[2:]))
+    how: dict[str, Any] = {"training": False} if alone else {}
+    how |= {"momentum": 1 - c.attribute("momentum", 0.9), "eps": c.attribute("epsilon", 1e-5)}
+    made: Result = c.layer("batch_norm", x, mean, var, weight, bias, None, **how)
     return made[0] if isinstance(made, tuple) else made
 
 

@@ -17,7 +17,22 @@ from memest.errors import UnsupportedError, UsageError
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
-from memest.sources.assumptions import ALL, BINS, DRAWN, KINDS, LENGTH, SELECTED, SIZE, UNIQUE, Assumptions, Found, Share, stating, unstated
+from memest.sources.assumptions import (
+    ALL,
+    BINS,
+    DRAWN,
+    EVALUATIONS,
+    KINDS,
+    LENGTH,
+    SELECTED,
+    SIZE,
+    UNIQUE,
+    Assumptions,
+    Found,
+    Share,
+    stating,
+    unstated,
+)
 from memest.sources.importers.torch.assuming.branches import code_of, is_inside_while, is_loop, picks_one, turns_around, way_that_runs
 from memest.sources.importers.torch.assuming.following import made_by, root_of, siblings, terms
 from memest.sources.importers.torch.assuming.lengths import Even, Whole, element, even, fixed, traced
@@ -250,6 +265,19 @@ class Assumed:
         """The whole number of a tensor that bounds a window, where it is known or stated for the line."""
         number = self.number(t)
         return number if type(number) is int else None
+
+    def evaluations(self) -> int:
+        """How often a line search of LBFGS calls its closure."""
+        found = self._found(EVALUATIONS)
+        if found is None:
+            self.say(f"assumed, as nothing is stated: {EVALUATIONS}=1, {KINDS[EVALUATIONS]}")
+            return 1
+        if type(found.value) is not int or not found.value:
+            raise UsageError(
+                f"assume: {found.key!r} is no whole number from 1 on, and {self._recorder.place()} asks for {KINDS[EVALUATIONS]}"
+            )
+        self.say(f"assumed as stated: {found.key}={self._stated.shown(found.key)}")
+        return found.value
 
     def _drawn(self, layer: Layer) -> int:
         """A whole number, where one was drawn evenly and rounded down. Where only one can be drawn it is that."""

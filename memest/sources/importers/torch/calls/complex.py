@@ -10,14 +10,14 @@ import torch
 from memest.errors import UnsupportedError
 from memest.sources.importers.torch.calls import plain as plain_calls
 from memest.sources.importers.torch.calls import special
-from memest.sources.importers.torch.calls.plain import Call, Request, bound, request, signature
+from memest.sources.importers.torch.calls.plain import Call, Request, bound, plain, request, signature
 
 MOVED = frozenset(  # rows that only move or look at elements, whatever those are
     {
         *("view", "reshape", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "expand", "flatten", "unflatten"),
         "contiguous",
         *("clone", "detach", "data", "slice", "narrow", "select", "getitem", "split", "chunk", "unbind", "cat", "stack", "roll", "flip"),
-        "repeat",
+        *("repeat", "index_select", "pad", "tile", "tensor_unfold", "unfold_backward", "triu", "tril"),
         *("zeros", "empty", "new_zeros", "new_empty", "zeros_like", "empty_like", "view_as", "reshape_as"),
     }
 )
@@ -30,6 +30,8 @@ OWN = frozenset(
 )
 PRODUCTS = frozenset({"bmm", "mm", "matmul", "einsum", "sum"})
 """Rows of real numbers, of which complex ones of two dims or more differ by conjugates that are copied."""
+ALIKE = frozenset({"add", "sub", "neg", "where", "masked_fill", "setitem", "to", "mul", "div"})
+"""Rows of real numbers that do the same with complex ones, where all are of one kind and none is multiplied by another."""
 ARITHMETIC = {
     **dict.fromkeys(("add", "__add__", "__radd__"), "complex_add"),
     **dict.fromkeys(("sub", "__sub__", "subtract"), "complex_sub"),
@@ -63,15 +65,26 @@ def check_complex(made: Request | None) -> None:
     """UnsupportedError where a complex tensor goes to a row that has real numbers in mind."""
     if made is None or made.op in OWN or made.op in MOVED or not any(map(_is_complex, _tensors(made))):
         return
+    if made.op in ALIKE and _are_alike(made):
+        return
     if made.op not in PRODUCTS or (made.op == "matmul" and any(t.ndim < 2 for t in _tensors(made))):
         raise UnsupportedError(f"{made.op} of a complex tensor has no rule; take abs, real and imag, or view_as_real before")
 
 
-def _arithmetic(name: str, plain: Call) -> Call:
+def _are_alike(made: Request) -> bool:
+    """Whether all tensors, masks apart, are of one complex kind, a dtype asked for is a complex one, and a number is real."""
+    kinds = {t.dtype for t in _tensors(made) if t is not None and t.dtype != torch.bool}
+    if made.op in ("mul", "div") and made.tensors[1] is not None:
+        return False
+    complex_asked = str(made.attributes.get("dtype", "complex")).startswith("complex")
+    return len(kinds) == 1 and complex_asked and not isinstance(made.attributes.get("value"), complex)
+
+
+def _arithmetic(name: str, real: Call) -> Call:
     def binding(called: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
         given = bound(("input", "other"), args, kwargs)
         if not any(map(_is_complex, given.values())):
-            return plain(called, args, kwargs, recorder)
+            return real(called, args, kwargs, recorder)
         first, second = given["input"], given.get("other")
         if not isinstance(first, torch.Tensor):
             first, second = second, first
@@ -83,6 +96,17 @@ def _arithmetic(name: str, plain: Call) -> Call:
         return Request(name, [first, second if other else None], {} if other else {"value": second})
 
     return binding
+
+
+def _to(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """Real numbers made complex ones of their width have a row of their own: their gradient is a view."""
+    made = REAL[name](name, args, kwargs, recorder)
+    if made is None or not str(made.attributes.get("dtype", "")).startswith("complex") or not args[0].is_floating_point():
+        return made
+    wanted, given = made.attributes["dtype"], args[0].dtype
+    if wanted != plain(given.to_complex()):
+        raise UnsupportedError(f"{name} {wanted} of {plain(given)} has no rule; convert to the float of its width first")
+    return Request("_to_complex", [args[0]], {})
 
 
 def _angle(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -113,6 +137,7 @@ CALLS: dict[str, Call] = {
     **{name: _arithmetic(op, REAL[name]) for name, op in ARITHMETIC.items() if name in REAL},
     **{name: signature(name, names) for name, names in (("view_as_real", "input"), ("view_as_complex", "input"), ("complex", "real imag"))},
     **dict.fromkeys(("real", "imag", "__get__:real", "__get__:imag"), _view),
+    **dict.fromkeys(("to", "type"), _to),
     "angle": _angle,
     "exp": _exp,
     "_fft_r2c": _r2c,

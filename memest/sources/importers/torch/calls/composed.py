@@ -309,11 +309,11 @@ def _like(name: str) -> Body:
     """``empty_like(x, memory_format=…)`` and its kin: as ``x`` lies, or row-major."""
 
     def composed(input: Any, *args: Any, memory_format: Any = None, **named: Any) -> Any:
-        if memory_format is None or args:
+        if memory_format is None:
             return NotImplemented
         if memory_format == torch.preserve_format or (memory_format == torch.contiguous_format and input.is_contiguous()):
-            return getattr(torch, name)(input, **named)
-        if memory_format != torch.contiguous_format or name not in ("empty_like", "zeros_like", "ones_like"):
+            return getattr(torch, name)(input, *args, **named)
+        if args or memory_format != torch.contiguous_format or name not in ("empty_like", "zeros_like", "ones_like"):
             raise UnsupportedError(f"{name} with memory_format={memory_format} has no rule")
         named = {n: v for n, v in named.items() if n not in ("requires_grad", "device") and v is not None}
         return getattr(input, f"new_{name.removesuffix('_like')}")(input.shape, **named)

@@ -141,14 +141,18 @@ ENCODER_LAYER = (
 )
 
 
-def _divided(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``torch.div(x, y, out=z)`` writes into ``z``."""
-    if kwargs.get("out") is None:
-        return DIVIDED(name, args, {n: v for n, v in kwargs.items() if n != "out"}, recorder)
-    given = bound(("input", "other"), args, kwargs)
-    if not isinstance(given["other"], torch.Tensor) or len(given) > 3:
-        raise UnsupportedError(f"{name} with out= by a number, or rounded, has no rule")
-    return Request("div_into_", [given["out"], given["input"], given["other"]], {})
+def _into(otherwise: Call) -> Call:
+    """``torch.div(x, y, out=z)`` and the like write into ``z``."""
+
+    def binding(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+        if kwargs.get("out") is None:
+            return otherwise(name, args, {n: v for n, v in kwargs.items() if n != "out"}, recorder)
+        given = bound(("input", "other"), args, kwargs)
+        if not isinstance(given["other"], torch.Tensor) or len(given) > 3:
+            raise UnsupportedError(f"{name} with out= by a number, or rounded, has no rule")
+        return Request(f"{name}_into_", [given["out"], given["input"], given["other"]], {})
+
+    return binding
 
 
 def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
@@ -159,15 +163,25 @@ def _adjoint(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None
 
 
 def _svd(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
-    """``torch.linalg.svd``, of which a gradient is not known."""
+    """``torch.linalg.svd``: ``driver`` counts on CUDA alone."""
     given = bound(("input", "full_matrices"), args, {n: v for n, v in kwargs.items() if v is not None})
     given["input"] = given.pop("A", given.get("input"))
-    if torch.is_grad_enabled() and recorder.live.known(given["input"]).grad:
-        raise UnsupportedError("the gradient of torch.linalg.svd has no rule; that of torch.linalg.svdvals has")
     return request("linalg_svd", given, {})
 
 
-DIVIDED = COMPLEX_CALLS["div"]
+def _eigh(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.linalg.eigh(A)``."""
+    return request(name, bound(("input", "UPLO"), args, {("input" if n == "A" else n): v for n, v in kwargs.items()}), {})
+
+
+def _pinv(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """By the usual tolerance, of any matrix."""
+    given = {("input" if n == "A" else n): v for n, v in kwargs.items() if v is not None and v is not False}
+    if len(args) > 1 or given.keys() - {"input"}:
+        raise UnsupportedError(f"{name} with a tolerance, or hermitian, has no rule: the usual tolerance of any matrix is modelled")
+    return request("linalg_pinv", bound(("input",), args, given), {})
+
+
 CALLS: dict[str, Call] = {
     **{name: signature(name, names) for name, names in PLAIN.items()},
     **dict.fromkeys(("sort", "argsort"), _sort),
@@ -176,6 +190,11 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("cross", "linalg_cross"), _cross),
     **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
     "linalg_solve": _solve,
+    **dict.fromkeys(("linalg_eigh", "linalg_eigvalsh"), _eigh),
+    **dict.fromkeys(("linalg_pinv", "pinverse"), _pinv),
+    "linalg_solve_triangular": signature("linalg_solve_triangular", "input other upper left unitriangular"),
+    "cholesky_solve": signature("cholesky_solve", "input input2 upper"),
+    "cholesky_inverse": signature("cholesky_inverse", "input upper"),
     "linalg_svdvals": signature("linalg_svdvals", "input"),
     "linalg_svd": _svd,
     **dict.fromkeys(("linalg_det", "det"), signature("linalg_det", "input")),
@@ -184,7 +203,8 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), _clamp),
     **dict.fromkeys(("clamp_min", "clamp_min_", "clamp_max", "clamp_max_"), _limit),
     "cdist": _cdist,
-    "div": _divided,
+    "div": _into(COMPLEX_CALLS["div"]),
+    **{name: _into(signature(name, "input other")) for name in ("maximum", "minimum")},
     **dict.fromkeys(("__get__:H", "__get__:mH", "adjoint"), _adjoint),
     "new_tensor": _new_tensor,
     "broadcast_tensors": _broadcast,

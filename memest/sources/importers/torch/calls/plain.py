@@ -216,7 +216,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "clip": ("clamp", "input min max"),
     "clamp_min": ("clamp_min", "input min"),
     "clamp_max": ("clamp_max", "input max"),
-    **{n: (n, "input other") for n in ("minimum", "maximum")},
     "masked_fill": ("masked_fill", "input mask value"),
     "addcmul": ("addcmul", "input tensor1 tensor2 value"),
     "addcdiv": ("addcdiv", "input tensor1 tensor2 value"),

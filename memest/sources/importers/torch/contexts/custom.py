@@ -17,10 +17,12 @@ import torch
 from torch.autograd.function import FunctionCtx, _SingleLevelFunction, once_differentiable
 
 from memest.errors import GraphError, UnsupportedError
-from memest.network.graph import Backward, Casting, Layer
+from memest.network.graph import Backward, Casting, Layer, LeafHook
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.runtimes.torch.step.run import Run
 from memest.sources.importers.torch.contexts.counters import with_counters
+from memest.sources.importers.torch.contexts.late import Late, run_now
 from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
 from memest.sources.importers.torch.refusals import defined_at
@@ -35,8 +37,19 @@ class Recorder(Protocol):
     layers: list[Layer]
     machine: Machine
     checkpoint: str | None
+    hooks: tuple[LeafHook, ...]
     packings: Packings
     switches: Switches
+
+    @property
+    def late(self) -> Late | None:
+        """The hooks that wait for the engine, where they do here."""
+
+    def shadow(self) -> Run | None:
+        """The run that plays all layers as they come, where there is one."""
+
+    def differentiates(self) -> None:
+        """This recording is held against no other call by call."""
 
     @property
     def castings(self) -> tuple[Casting, ...]:
@@ -289,6 +302,8 @@ class Handle:
             raise self._recorder.refusal(
                 "taking a tensor's hook off where it was not put on (another function's backward, a hook): take it off after the step"
             )
+        if self._recorder.late is not None:
+            self._recorder.late.forget(self._name)
         found = layers[at].backward
         if found is not None and not any(layer.op in ("backward", "autograd_grad") for layer in layers[at:]):
             layers[at] = replace(layers[at], backward=replace(found, kept=(), layers=(), results=(None,)))
@@ -308,8 +323,34 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
         raise GraphError("cannot register a hook on a tensor that doesn't require gradient")
     if entry.value.base is None and any(p.name == entry.names[0] for p in live.parameters):
         raise recorder.refusal("Tensor.register_hook on a parameter inside forward: it stays from step to step; register it once, outside")
-    name, given = live.take(f"{recorder.path()}.register_hook".lstrip(".")), twin(t)
-    gradient = f"{name}.gradient"
+    name, late = live.take(f"{recorder.path()}.register_hook".lstrip(".")), recorder.late
+    gradient, spec = f"{name}.gradient", entry.value.spec
+    if late is not None:
+        backward = Backward(
+            saved=(), kept=(), gradients=(gradient,), layers=(), results=(None,), differentiable=(True,), materialized=False
+        )
+        t.__dict__.setdefault(HOOKS, []).append(function)  # it lives as long as the tensor does
+        late.wait(name, lambda: run_now(recorder, [(gradient, spec)], lambda given: [function(*given)], backward, holds=True))
+    else:
+        backward = _hook_now(recorder, entry, t, function, gradient)
+    recorder.add(
+        Layer(
+            name=name,
+            op="register_hook",
+            tensors=(entry.names[-1],),
+            outputs=(name,),
+            checkpoint=recorder.checkpoint,
+            autocast=recorder.castings,
+            backward=backward,
+        )
+    )
+    live.again(entry, name, entry.value, False)
+    return name
+
+
+def _hook_now(recorder: Recorder, entry: Tracked, t: torch.Tensor, function: Any, gradient: str) -> Backward:
+    """What a hook does with the ``gradient`` of that name, when it is put on."""
+    live, given = recorder.live, twin(t)
     with recorder.apart() as layers:
         live.follow(given, gradient, Value(entry.value.spec, recorder.machine.ledger.resident(0, "", gradient)), grad=False)
         with backward_mode():
@@ -323,21 +364,10 @@ def hook(recorder: Recorder, t: torch.Tensor, function: Any) -> str:
     backward = Backward(
         saved=(), kept=tuple(captured), gradients=(gradient,), layers=played, results=(result,), differentiable=(True,), materialized=False
     )
-    recorder.add(
-        Layer(
-            name=name,
-            op="register_hook",
-            tensors=(entry.names[-1],),
-            outputs=(name,),
-            checkpoint=recorder.checkpoint,
-            autocast=recorder.castings,
-            backward=recorder.switches.told(backward),
-        )
-    )
-    live.again(entry, name, entry.value, False)
-    return name
+    return recorder.switches.told(backward)
 
 
+HOOKS = "_memest_hooks"
 _ONCE = once_differentiable(saved_by).__code__
 
 

@@ -16,6 +16,9 @@ from memest.sources.importers.torch.contexts.stage import Answer, Stage, listed
 from memest.sources.importers.torch.functions import full_name
 from memest.sources.importers.torch.tensors.live import Tracked
 
+RETAINED = "_memest_grad"
+"""Where a tensor that was computed has the gradient that it retains."""
+
 
 class Gradients:
     """The gradients of one recording: those that are ``standing``, by the name of their leaf, and the ``leaves`` they can belong to."""
@@ -31,6 +34,7 @@ class Gradients:
             "requires_grad_": lambda f, a, k: self.require(a[0], bool(a[1] if len(a) > 1 else k.get("requires_grad", True))),
             "__set__:requires_grad": lambda f, a, k: nothing(self.require(a[0], bool(a[1]))),
             "__get__:is_leaf": lambda f, a, k: self.is_leaf(stage.live.known(a[0])),
+            "__get__:grad_fn": lambda f, a, k: None if self.is_leaf(stage.live.known(a[0])) else NotImplemented,
             "__get__:grad": lambda f, a, k: self.of(a[0]),
             "__set__:grad": lambda f, a, k: self.put(a[0], a[1]),
             "detach_": self._detached,
@@ -124,7 +128,8 @@ class Gradients:
 
     def of(self, t: torch.Tensor) -> torch.Tensor | None:
         """``t.grad``."""
-        return self.standing.get(self.leaf_name(self._stage.live.known(t)))
+        found = self.standing.get(self.leaf_name(self._stage.live.known(t)))
+        return vars(t).get(RETAINED) if found is None else found
 
     def leaf_name(self, entry: Tracked) -> str:
         """The name that a tensor's gradient goes by: its own, or that under which it came to require one."""
@@ -164,7 +169,7 @@ class Gradients:
                 raise self._stage.refusal("tensor.grad = … of a tensor that requires no gradient of its own: keep it in a variable")
             self._stage.act("set_gradient", (self._stage.called(t), self._stage.called(value)))
             self.standing[leaf] = value
-        elif leaf in self.standing:
+        elif vars(t).pop(RETAINED, None) is None and leaf in self.standing:
             self._stage.act_on_one("forget_gradients", self._stage.called(t))
             del self.standing[leaf]
 

@@ -18,6 +18,8 @@ from memest.errors import UnsupportedError
 from memest.network.graph import Backward, Layer, LeafHook
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
+from memest.sources.importers.torch.contexts import late
+from memest.sources.importers.torch.contexts.late import Late
 from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
 from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -56,6 +58,17 @@ def hooks_on(owned: Owned) -> list[Hooked]:
                 found += [Hooked(path, p, False, f) for f in (p._backward_hooks or {}).values()]
                 found += [Hooked(path, p, True, f) for f in (p._post_accumulate_grad_hooks or {}).values()]
     return found
+
+
+def waiting(recorder: late.Recorder, found: Late, hook: Hooked) -> LeafHook:
+    """A hook that gets the gradient that comes, recorded when the engine comes to it."""
+    entry = recorder.live.known(hook.parameter)
+    leaf, spec = entry.names[0], entry.value.spec
+    gradient = f"{recorder.live.take(f'{leaf}.hook')}.gradient"
+    nothing = Backward(saved=(), kept=(), gradients=(gradient,), layers=(), results=(None,), differentiable=(True,), materialized=False)
+    run = hook.function
+    found.wait(gradient, lambda: late.run_now(recorder, [(gradient, spec)], lambda given: [run(*given)], nothing, holds=False))
+    return LeafHook(parameter=leaf, after=False, backward=nothing)
 
 
 def recorded(recorder: Recorder, hook: Hooked, standing: dict[str, torch.Tensor] | None = None) -> LeafHook:

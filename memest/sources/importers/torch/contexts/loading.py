@@ -15,10 +15,11 @@ from typing import Any
 
 
 class _Loading(MetaPathFinder):
-    """Takes what was put in place ``away`` as long as a module of torch is executed, and puts it ``back``."""
+    """Takes what was put in place away as long as a module of torch is executed, and puts it back."""
 
-    def __init__(self, away: Callable[[], None], back: Callable[[], None]) -> None:
-        self._away, self._back, self._depth = away, back, 0
+    def __init__(self) -> None:
+        self.replaced: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._depth = 0
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """As Python finds it, with its execution wrapped."""
@@ -31,24 +32,32 @@ class _Loading(MetaPathFinder):
         def executed(module: ModuleType) -> None:
             self._depth += 1
             if self._depth == 1:
-                self._away()
+                for away, _ in reversed(self.replaced):
+                    away()
             try:
                 execute(module)
             finally:
                 self._depth -= 1
                 if not self._depth:
-                    self._back()
+                    for _, back in self.replaced:
+                        back()
 
         loader.exec_module = executed
         return spec
 
 
+_FINDER = _Loading()
+
+
 @contextmanager
 def torch_loads_without(away: Callable[[], None], back: Callable[[], None]) -> Iterator[None]:
     """Until here ``away`` is called before a module of torch is executed, and ``back`` after."""
-    finder = _Loading(away, back)
-    sys.meta_path.insert(0, finder)
+    _FINDER.replaced.append((away, back))
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
+        _FINDER.replaced.remove((away, back))
+        if not _FINDER.replaced:
+            sys.meta_path.remove(_FINDER)

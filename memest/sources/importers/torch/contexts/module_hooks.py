@@ -19,11 +19,13 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.utils.hooks import BackwardHook
 
 from memest.errors import UnsupportedError
-from memest.network.graph import BACKWARD_HOOK, Layer
+from memest.network.graph import BACKWARD_HOOK, Layer, LeafHook
 from memest.network.tensor import Spec
 from memest.runtimes.torch.autograd import Machine
 from memest.runtimes.torch.ledger import Value
-from memest.sources.importers.torch.contexts.switching import backward_mode
+from memest.runtimes.torch.step.run import Run
+from memest.sources.importers.torch.contexts.late import Late, run_now
+from memest.sources.importers.torch.contexts.switching import Switches, backward_mode
 from memest.sources.importers.torch.refusals import defined_at
 from memest.sources.importers.torch.tensors.described import like
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -34,7 +36,19 @@ class Recorder(Protocol):
 
     live: LiveTensors
     layers: list[Layer]
+    hooks: tuple[LeafHook, ...]
     machine: Machine
+    switches: Switches
+
+    @property
+    def late(self) -> Late | None:
+        """The hooks that wait for the engine, where they do here."""
+
+    def shadow(self) -> Run | None:
+        """The run that plays all layers as they come, where there is one."""
+
+    def differentiates(self) -> None:
+        """This recording is held against no other call by call."""
 
     def apart(self) -> AbstractContextManager[list[Layer]]:
         """Calls that run at another time."""
@@ -127,7 +141,7 @@ def _around_outputs(recorder: Recorder, hook: Any, result: Any) -> Any:
         return result
 
     def run(gradients: Sequence[Any]) -> Sequence[Any]:
-        whole = hook._pack_with_none(places, gradients, len(args))
+        whole = hook._pack_with_none(places, gradients, hook.n_outputs)
         for pre_hook in hook.user_pre_hooks:
             whole = pre_hook(hook.module, whole) or whole
         if hook.input_tensors_index is None:
@@ -136,13 +150,32 @@ def _around_outputs(recorder: Recorder, hook: Any, result: Any) -> Any:
         return [whole[i] for i in places]
 
     recorder.enter_module(hook.module)  # it has returned, but this is still its own
+    late = recorder.late
     try:
-        made = recorder.apply(_Around(run, _title(hook), all_come=True), tuple([args[i] for i in places]))
+        around = _Around(run if late is None else _nothing, _title(hook), all_come=True)
+        made = recorder.apply(around, tuple([args[i] for i in places]))
     finally:
         recorder.leave_module(hook.module)
+    specs = [recorder.live.known(t).value.spec for t in made]
+    if late is not None:
+        _wait(recorder, late, run, specs)
     if hook.input_tensors_index is not None:
-        _join(recorder, hook, len(args), places, [recorder.live.known(t).value.spec for t in made])
+        _join(recorder, hook, len(args), places, specs)
     return _with(args, places, made) if isinstance(result, tuple) else made[0]
+
+
+def _nothing(gradients: Sequence[Any]) -> Sequence[Any]:
+    """The gradients as they are."""
+    return gradients
+
+
+def _wait(recorder: Recorder, late: Late, run: Callable[[Sequence[Any]], Sequence[Any]], specs: Sequence[Spec]) -> None:
+    """The last layer is the function around the outputs: what ``run`` does is recorded when the engine comes to it."""
+    layer = recorder.layers[-1]
+    known = layer.backward
+    assert known is not None
+    given = [(name, spec) for name, spec in zip(known.gradients, specs, strict=True) if name is not None]
+    late.wait(layer.name, lambda: run_now(recorder, given, run, known, holds=False))
 
 
 def _join(recorder: Recorder, hook: Any, count: int, places: Sequence[int], specs: Sequence[Spec]) -> None:
@@ -158,18 +191,29 @@ def _join(recorder: Recorder, hook: Any, count: int, places: Sequence[int], spec
     come = [i for i, r in enumerate(lender.backward.results) if r is not None]
     places, specs = [places[i] for i in come], [specs[i] for i in come]
     lent = tuple([f"{lender.name}.lent{i or ''}" for i in come])
+    joined = replace(backward, lender=lender.name, lent=lent)
+
+    def run(tensors: Sequence[Any]) -> Sequence[Any]:
+        assert hook.input_tensors_index is not None
+        whole = hook._pack_with_none(hook.input_tensors_index, tensors[: len(of_inputs)], hook.n_inputs)
+        seen = hook._pack_with_none(places, tensors[len(of_inputs) :], count)
+        for user_hook in hook.user_hooks:
+            whole = user_hook(hook.module, whole, seen) or whole
+        return [whole[i] for i in hook.input_tensors_index]
+
+    if recorder.late is not None:
+        come_in = [*zip(map(str, backward.gradients), of_inputs, strict=True), *zip(lent, specs, strict=True)]
+        recorder.late.wait(outer.name, lambda: run_now(recorder, come_in, run, joined, holds=False))
+        recorder.layers[at] = replace(outer, backward=joined)
+        recorder.late.lends(lender.name)
+        return
     with recorder.apart() as layers, backward_mode():
         gradients, outputs = (list(map(like, given)) for given in (of_inputs, specs))
         for t, given, spec in zip((*gradients, *outputs), (*backward.gradients, *lent), (*of_inputs, *specs), strict=True):
             live.follow(t, str(given), Value(spec, recorder.machine.ledger.resident(0, "", str(given))), grad=False)
-        whole = hook._pack_with_none(hook.input_tensors_index, gradients, hook.n_inputs)
-        seen = hook._pack_with_none(places, outputs, count)
-        for user_hook in hook.user_hooks:
-            whole = user_hook(hook.module, whole, seen) or whole
-        results = [whole[i] for i in hook.input_tensors_index]
+        results = run([*gradients, *outputs])
         names = tuple([None if r is None else live.known(r).names[-1] for r in results])
         played = tuple([replace(layer, drops=tuple(gone)) for layer, gone in zip(layers, live.drops, strict=True)])
-        del gradients, outputs, whole, seen, results, t
+        del gradients, outputs, results, t
     live.check_gone(played, (*backward.gradients, *lent), _title(hook))
-    joined = replace(backward, layers=played, results=names, lender=lender.name, lent=lent)
-    recorder.layers[at] = replace(outer, backward=joined)
+    recorder.layers[at] = replace(outer, backward=replace(joined, layers=played, results=names))

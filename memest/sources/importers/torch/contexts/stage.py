@@ -14,6 +14,7 @@ from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import plain
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
+from memest.sources.importers.torch.tensors.places import MIXED
 
 Answer = Any
 """What a call of torch gives; NotImplemented where it is recorded like any other."""
@@ -53,6 +54,9 @@ class Stage(Protocol):
 
     def made(self, out: str, like: Tracked | None, value: Value) -> torch.Tensor:
         """A tensor for what an action gave, called ``out``: of the sizes of ``like`` (None: those it has)."""
+
+    def refuse_card(self, what: str, why: str = MIXED) -> None:
+        """On a card the step stops here."""
 
     def refusal(self, what: str) -> UnsupportedError:
         """The error that says that ``what`` has no rule, with the place."""

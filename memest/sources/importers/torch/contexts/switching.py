@@ -29,6 +29,8 @@ CONTEXTS: dict[type[Any], Callable[[Any], bool]] = {
 }
 AUTOCAST, GRADIENT = "is_autocast_enabled", "is_grad_enabled"
 """torch's contexts, and whether gradients are on inside of one."""
+autocast_on, gradients_on = torch.is_autocast_enabled, torch.is_grad_enabled
+"""torch's own answers, of which nobody is told (see :func:`telling`)."""
 
 
 class Switches:

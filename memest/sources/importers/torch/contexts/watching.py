@@ -22,23 +22,21 @@ from memest.network.graph import Checkpoint
 from memest.sources.importers.torch.contexts import autocasting as autocasting
 from memest.sources.importers.torch.contexts import cards as cards
 from memest.sources.importers.torch.contexts import constructors as constructors
+from memest.sources.importers.torch.contexts import entering as entering
 from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
+from memest.sources.importers.torch.contexts import parameters as parameters
 from memest.sources.importers.torch.contexts import switching as switching
 from memest.sources.importers.torch.contexts.checkpoints import EARLY_STOP
 from memest.sources.importers.torch.contexts.selecting import policy_of
 from memest.sources.importers.torch.tensors.state import Owned
 
 
-class Listener(autocasting.Listener, cards.Listener, packing.Listener, switching.Listener, module_hooks.Recorder, Protocol):
+class Listener(
+    autocasting.Listener, cards.Listener, entering.Listener, packing.Listener, switching.Listener, module_hooks.Recorder, Protocol
+):
     """What a recorder is told."""
-
-    def enter_module(self, module: nn.Module) -> None:
-        """``module`` is called."""
-
-    def leave_module(self, module: nn.Module) -> None:
-        """``module`` returns."""
 
     def begin_checkpoint(self, arguments: Any, named: Any, call: Checkpoint, policy: Callable[..., Any] | None) -> None:
         """A function begins that ``torch.utils.checkpoint`` wraps, with these arguments and others by name; the ``policy`` is that of a
@@ -98,7 +96,7 @@ def prepared() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(_replaced())
             stack.enter_context(constructors.seen())
-            for kind in (autocasting, cards, packing, module_hooks, generators, switching):
+            for kind in (entering, autocasting, cards, packing, module_hooks, generators, parameters, switching):
                 stack.enter_context(kind.telling(_listener))
             yield
     finally:
@@ -107,14 +105,12 @@ def prepared() -> Iterator[None]:
 
 @contextmanager
 def _replaced() -> Iterator[None]:
-    """torch's functions with ours in their place: module hooks, the fast paths' question, contexts of functions, checkpoints."""
-    hooks = [
-        nn.modules.module.register_module_forward_pre_hook(_enter),
-        nn.modules.module.register_module_forward_hook(_leave),
-    ]
+    """torch's functions with ours in their place: the fast paths' question, contexts of functions, checkpoints."""
     honest, contexts = torch.overrides.has_torch_function, torch.autograd.function.BackwardCFunction
     generators = {name: getattr(torch.utils.checkpoint, name) for name in GENERATORS if hasattr(torch.utils.checkpoint, name)}
+    of_several = torch.overrides.has_torch_function_variadic
     torch.overrides.has_torch_function = lambda values: _listener() is None and honest(values)
+    torch.overrides.has_torch_function_variadic = lambda *values: _listener() is None and of_several(*values)
     contexts.__init__ = _begin_function
     for name, original in generators.items():
         setattr(torch.utils.checkpoint, name, _checkpointing(original))
@@ -124,21 +120,7 @@ def _replaced() -> Iterator[None]:
         for name, original in generators.items():
             setattr(torch.utils.checkpoint, name, original)
         del contexts.__init__
-        torch.overrides.has_torch_function = honest
-        for hook in hooks:
-            hook.remove()
-
-
-def _enter(module: nn.Module, _: Any) -> None:
-    listener = _listener()
-    if listener is not None:
-        listener.enter_module(module)
-
-
-def _leave(module: nn.Module, _: Any, __: Any) -> None:
-    listener = _listener()
-    if listener is not None:
-        listener.leave_module(module)
+        torch.overrides.has_torch_function, torch.overrides.has_torch_function_variadic = honest, of_several
 
 
 # checkpoints --------------------------------------------------------------------------------------------------------------
@@ -271,7 +253,7 @@ def check_hooks(owned: Owned) -> None:
 
 def check_autograd(listener: Listener, gradients: bool, casts: bool) -> None:
     """Refuse a call that stands in a context that is not modelled. ``casts``: a context of ``torch.autocast`` is known to be on."""
-    if torch.is_autocast_enabled("cpu") != casts:
+    if switching.autocast_on("cpu") != casts:
         raise listener.refusal("torch.set_autocast_enabled in forward (torch.autocast is modelled)")
     if gradients and _saved_tensors_hooks() != _here.hooks:
         raise listener.refusal("hooks of saved tensors that are pushed past torch.autograd.graph.saved_tensors_hooks: use that context")

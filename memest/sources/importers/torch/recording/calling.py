@@ -16,10 +16,11 @@ from memest.sources.importers.torch.calls.plain import WHOLE, Call, Request
 from memest.sources.importers.torch.calls.queries import PASSIVE
 from memest.sources.importers.torch.calls.table import CALLS
 from memest.sources.importers.torch.calls.values import depends_on_values
+from memest.sources.importers.torch.contexts.switching import gradients_on
 from memest.sources.importers.torch.contexts.watching import attention_switches, check_autograd
 from memest.sources.importers.torch.functions import full_name, name_of, without_dispatch
 from memest.sources.importers.torch.recording.answering import Answering
-from memest.sources.importers.torch.recording.handed import dies_inside, with_forgotten
+from memest.sources.importers.torch.recording.handed import dies_inside, hides, with_forgotten
 from memest.sources.importers.torch.recording.repeats import Form
 from memest.sources.importers.torch.recording.trace import Asked, Step, Trace, answered, asked, complete
 from memest.sources.importers.torch.refusals import reason_against
@@ -86,11 +87,31 @@ class Calling(Answering):
         if gone is not None:
             raise self.refusal(f"{func.__name__} of a {gone} that has no name, which torch lets go of inside: write {gone} = … before it")
         kwargs = with_forgotten(func, kwargs)
-        what, start = asked(self.live, func, complete(args, kwargs, None))[0], len(self.trace)
+        with self:
+            return self._run_body(func, args, kwargs)
+
+    def enter_function(self, function: types.FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same of a function that has not handed itself on yet; NotImplemented where it is more than a body."""
+        if function in self.entered or not self._is_body(function):
+            return NotImplemented
+        return self._run_body(function, args, kwargs)
+
+    def _is_body(self, function: types.FunctionType) -> bool:
+        """Whether a function of torch is recorded by the calls in it, whatever its arguments."""
+        found = self._bodies.get(function)
+        if found is None:
+            name = name_of(function)
+            apart = name in self.watched or name in PASSIVE or name in WHOLE or hides(function)
+            found = self._bodies[function] = not apart and (name in CALLS or reason_against(function) is None)
+        return found
+
+    def _run_body(self, func: types.FunctionType, args: Any, kwargs: Any) -> Any:
+        """The calls in it; this mode is on."""
+        with torch._C.DisableTorchFunction():
+            what, start = asked(self.live, func, complete(args, kwargs, None))[0], len(self.trace)
         self.entered.append(func)
         try:
-            with self:
-                result = without_dispatch(func)(*args, **kwargs)
+            result = without_dispatch(func)(*args, **kwargs)
         finally:
             self.entered.remove(func)
         self._came_to(what, self.trace[start:], result)
@@ -143,7 +164,7 @@ class Calling(Answering):
     def _on_host(self, name: str, request: Request, args: Any, kwargs: Any) -> bool:
         """Whether the results of a call lie on the host when the network runs on a card; what it moves is written into the request."""
         reads = [self.live.known(t) for t in leaves(request.tensors)]
-        flows = torch.is_grad_enabled() and bool(reads) and reads[0].grad
+        flows = gradients_on() and bool(reads) and reads[0].grad
         if request.op == "getitem" and not reads[0].host and any(e.host for e in reads[1:]):
             if not all(e.host for e in reads[1:]):
                 self.refuse_card("index tensors on the card and on the host")
@@ -157,7 +178,7 @@ class Calling(Answering):
         if found.moves and copies and flows and not reads[1].grad and reads[0].value.spec == reads[1].value.spec:
             return found.host  # nothing but the bytes go across, and zeros come back
         if found.moves:
-            if flows or (copies and torch.is_grad_enabled() and reads[1].grad):
+            if flows or (copies and gradients_on() and reads[1].grad):
                 self.refuse_card("a gradient that flows through the host")
             request.op, request.tensors = ("copy_across_", request.tensors) if copies else ("to_device", [*request.tensors, None][:2])
             device = "host" if found.host else "card"

@@ -18,11 +18,12 @@ from memest.network.graph import Layer
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Value
 from memest.sizes.dims import Dim, Expr, recording
+from memest.sources.importers.torch.contexts.switching import gradients_on
 from memest.sources.importers.torch.contexts.watching import check_autograd
 from memest.sources.importers.torch.recording.luck import Luck
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.trace import Asked, Done, Handle, Item, Made, Name, Step, Trace, asked, complete
-from memest.sources.importers.torch.tensors.described import twin
+from memest.sources.importers.torch.tensors.described import like, look_alike, twin
 from memest.sources.importers.torch.tensors.keeping import no_collection, swap_back
 from memest.sources.importers.torch.tensors.live import Tracked
 from memest.sources.importers.torch.tensors.state import Owned
@@ -52,7 +53,7 @@ class Elsewhere(Recorder):
         self._left, self._at_step = first.trace, 0
         self._dims: dict[Expr, Dim] = {}
         self._values: dict[Expr, int] = {}
-        self._specs: dict[int, Spec] = {}
+        self._specs: dict[int, tuple[Spec, torch.Tensor]] = {}  # with a tensor of that metadata
         self._storages: dict[int, Storage] = {}
 
     def _owned(self, module: nn.Module) -> Owned:
@@ -93,8 +94,7 @@ class Elsewhere(Recorder):
         return self.survivors.names == self.first.kept and dropped == self.first.dropped
 
     def _given(self, name: str) -> torch.Tensor:
-        spec = self.at(self.first.given[name])
-        t = tensor_of(spec)
+        spec, t = self.there(self.first.given[name])
         self.live.given(t, name, spec)
         self._is_there(name, self.live.known(t))
         return t
@@ -107,10 +107,15 @@ class Elsewhere(Recorder):
         """Tensors in the place of the module's own, as the first forward had them."""
         own = {p.name: p for p in self.first.live.parameters}
         made: dict[int, torch.Tensor] = {}
+        models: dict[Any, torch.Tensor] = {}
         for table, key, original, name in self.places:
             t = made.get(id(original))
             if t is None:
-                t = made[id(original)] = twin(original)
+                form = original.shape, original.stride(), original.dtype
+                model = models.get(form)
+                if model is None:
+                    model = models[form] = twin(original)
+                t = made[id(original)] = look_alike(model)
                 self.live.parameters.append(own[name])
                 value = Value(self.first.found_there[name][0], no_storage())
                 self._is_there(name, self.live.follow(t, name, value, own[name].trainable))
@@ -133,15 +138,16 @@ class Elsewhere(Recorder):
         check_autograd(self, self.gradients, self.contexts.casts_to is not None)
         return self._answer(step, step.layer, what, tensors)
 
-    def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _run_body(self, func: Any, args: Any, kwargs: Any) -> Any:
         step = self._left[self._at_step] if self._at_step < len(self._left) else None
         if isinstance(step, Step) and step.outer is not None and step.layer is not None and self._stands_as(step.layer):
-            what, tensors = asked(self.live, func, complete(args, kwargs, None))
+            with torch._C.DisableTorchFunction():
+                what, tensors = asked(self.live, func, complete(args, kwargs, None))
             if what.like(step.outer):
                 self._at_step += 1
                 self.asked_dtype = None
                 return self._answer(step, step.layer, what, tensors)
-        return super()._enter(func, args, kwargs)
+        return super()._run_body(func, args, kwargs)
 
     def next_item(self) -> Step | Layer | Done | Handle | None:
         """What came next there."""
@@ -150,7 +156,7 @@ class Elsewhere(Recorder):
 
     def _stands_as(self, layer: Layer) -> bool:
         """Whether what stands around a call is what stood there."""
-        grad = torch.is_grad_enabled() or not self.gradients
+        grad = gradients_on() or not self.gradients
         return grad == layer.grad and self.checkpoint == layer.checkpoint and self.castings == layer.autocast
 
     def _answer(self, step: Step, layer: Layer, what: Asked, tensors: Sequence[torch.Tensor]) -> Any:
@@ -173,15 +179,15 @@ class Elsewhere(Recorder):
         return step.container._make(items) if hasattr(step.container, "_make") else step.container(items)
 
     def _made(self, made: Made, out: str, names: Sequence[Name], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        spec = self.at(made.spec)
         if made.argument:
+            spec = self.at(made.spec)
             t = tensors[names.index(made.argument)]
             entry = self.live.known(t)
             value = entry.value
             value.spec = spec
             self.live.again(entry, out, value, made.grad)
         else:
-            t = tensor_of(spec)
+            spec, t = self.there(made.spec)
             storage = self._storages.get(id(made.storage)) or self._storages.setdefault(id(made.storage), no_storage())
             self.live.follow(t, out, Value(spec, storage), made.grad, inference=made.inference)
         if made.host:
@@ -209,11 +215,18 @@ class Elsewhere(Recorder):
 
     def at(self, spec: Spec) -> Spec:
         """``spec`` at the sizes that are here."""
-        found = self._specs.get(id(spec))
-        if found is None:
-            found = self._specs[id(spec)] = Spec(self._sizes(spec.shape), self._sizes(spec.strides), spec.dtype)
-            if any(type(n) is Dim and int.__le__(n, 0) for n in found.shape):
-                raise self.stop("impossible")
+        return (self._specs.get(id(spec)) or self._found(spec))[0]
+
+    def there(self, spec: Spec) -> tuple[Spec, torch.Tensor]:
+        """The same, and a tensor of that metadata."""
+        found, model = self._specs.get(id(spec)) or self._found(spec)
+        return found, look_alike(model)
+
+    def _found(self, spec: Spec) -> tuple[Spec, torch.Tensor]:
+        here = Spec(self._sizes(spec.shape), self._sizes(spec.strides), spec.dtype)
+        if any(type(n) is Dim and int.__le__(n, 0) for n in here.shape):
+            raise self.stop("impossible")
+        found = self._specs[id(spec)] = here, like(Spec(_plain(here.shape), _plain(here.strides), here.dtype))
         return found
 
     def _sizes(self, sizes: Shape) -> Shape:
@@ -226,10 +239,9 @@ class Elsewhere(Recorder):
         return found
 
 
-def tensor_of(spec: Spec) -> torch.Tensor:
-    """A meta tensor of these sizes."""
-    with torch._C.DisableTorchFunction():
-        return torch.empty_strided(spec.shape, spec.strides, dtype=getattr(torch, spec.dtype), device="meta")
+def _plain(sizes: Shape) -> Shape:
+    """The same numbers, without their expressions."""
+    return tuple([int.__int__(n) for n in sizes])
 
 
 def no_storage() -> Storage:

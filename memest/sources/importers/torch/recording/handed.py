@@ -22,6 +22,11 @@ _FORGOTTEN: Mapping[Callable[..., Any], str] = {functional.l1_loss: "weight"}
 _MOST_FRAMES = 8
 
 
+def hides(func: FunctionType) -> bool:
+    """Whether a function does not hand on, or not hold, what it is given."""
+    return func in _FORGOTTEN or func is functional.gaussian_nll_loss
+
+
 def with_forgotten(func: FunctionType, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call, with that which the function did not hand on, as its frame has it."""
     name, frame = _FORGOTTEN.get(func), sys._getframe(1)

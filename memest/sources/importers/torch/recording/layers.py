@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memest.network.graph import Items, Layer
+from memest.network.graph import Backward, Items, Layer
 from memest.ops.composite import Composite
 from memest.ops.operator import Operator, per_dim
 from memest.ops.table import operator_named
@@ -96,6 +96,11 @@ def settled(layers: Sequence[tuple[Layer, Sequence[str]]], outputs: Sequence[str
     if found and leftover:
         found[-1] = replace(found[-1], drops=(*found[-1].drops, *leftover))
     return found
+
+
+def left_by_hooks(*backwards: Sequence[Backward | None]) -> set[str]:
+    """The names of what hooks keep when they have run."""
+    return {n for found in backwards for b in found if b is not None for one in (b, *b.again) for n in one.stays}
 
 
 def passed_by_backward(layers: Sequence[Layer], outputs: Sequence[str]) -> set[str]:

@@ -23,6 +23,7 @@ from memest.sources.importers.torch.contexts.counters import with_counters
 from memest.sources.importers.torch.contexts.watching import check_hooks
 from memest.sources.importers.torch.recording.calling import Calling
 from memest.sources.importers.torch.recording.layers import (
+    left_by_hooks,
     passed_by_backward,
     settled,
     with_ranks,
@@ -52,6 +53,7 @@ class Recorder(Calling):
 
     graph: Graph
     survivors: Survivors
+    lends_memory = False  # what is kept may be the memory of a parameter (``p.data = kept``)
     kept: set[str]
     dropped: list[set[str]]
 
@@ -110,7 +112,9 @@ class Recorder(Calling):
 
     def _surviving(self) -> Survivors:
         """What outlives the forward, which is over."""
-        return Survivors(self.name, self.live, self.modules, {i.name for i in self.inputs} | self.lasting, self.places)
+        return Survivors(
+            self.name, self.live, self.modules, {i.name for i in self.inputs} | self.lasting, self.places, lent=self.lends_memory
+        )
 
     @property
     def can_be_followed(self) -> bool:
@@ -160,11 +164,14 @@ class Recorder(Calling):
             )
         rests = [Parameter(name=f"{p}.rest", shape=(n,), dtype="uint8", trainable=False, buffer=True) for p, n in self.owned.rests]
         permanent = own - mortal | {i.name for i in self.inputs} | self.survivors.names | self.lasting | {*self.survivors.waiting}
+        left = left_by_hooks([layer.backward for layer in self.layers], [hook.backward for hook in self.hooks])
         graph = Graph(
             name=self.name,
             inputs=tuple(self.inputs),
             parameters=(*(p for p in live.parameters if p.name not in live.early), *rests),
-            layers=tuple(settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal)),
+            layers=tuple(
+                settled(with_counters(with_ranks(self.layers, self._synced()), live.drops, own), outputs, permanent, mortal | left)
+            ),
             outputs=outputs,
             guards=tuple(self.guards),
             torch=release(torch.__version__),

@@ -28,6 +28,7 @@ from memest.sources.assumptions import Assumptions
 from memest.sources.importers.torch.assuming.assumed import Assumed
 from memest.sources.importers.torch.contexts.checkpoints import Checkpoints
 from memest.sources.importers.torch.contexts.inner import Inner
+from memest.sources.importers.torch.contexts.late import Late
 from memest.sources.importers.torch.contexts.packing import Packings
 from memest.sources.importers.torch.contexts.switching import Switches
 from memest.sources.importers.torch.recording.repeats import Repeats
@@ -87,6 +88,7 @@ class Running(TorchFunctionMode):
         self.sizes: dict[str, int] = {}
         self.guards: dict[Guard, None] = {}
         self.entered: list[Any] = []
+        self._bodies: dict[Any, bool] = {}
         self.asked_dtype: weakref.ref[torch.Tensor] | None = None
         self.machine = Machine(Ledger(), module.training, Target(version=nearest(torch.__version__)), remember=False)
         self.caller = Caller(self.machine, False)
@@ -172,6 +174,11 @@ class Running(TorchFunctionMode):
         if not found:
             return ()
         return tuple([replace(c, cache=False) for c in found]) if torch.is_inference_mode_enabled() else found
+
+    @property
+    def late(self) -> Late | None:
+        """The hooks that wait for the engine: none, they are recorded as they are put on."""
+        return None
 
     def shadow(self) -> Run | None:
         """None: nothing has played the layers of a forward."""

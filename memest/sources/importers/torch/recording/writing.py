@@ -21,6 +21,7 @@ from memest.sources.importers.torch.calls.plain import Request
 from memest.sources.importers.torch.calls.queries import COUNTS_PARTS
 from memest.sources.importers.torch.contexts.counters import COUNT
 from memest.sources.importers.torch.contexts.selecting import Calls
+from memest.sources.importers.torch.contexts.switching import gradients_on
 from memest.sources.importers.torch.functions import on_meta
 from memest.sources.importers.torch.recording.around import Around
 from memest.sources.importers.torch.recording.executing import execute
@@ -108,7 +109,7 @@ class Writing(Around):
     def _begun(self, op: str, reads: Sequence[Any]) -> Begun:
         """What is said of a layer before it runs."""
         name = self.live.take(self._layer_name(op, reads[0] if reads else None))
-        grad_enabled = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        grad_enabled = gradients_on() and not torch.is_inference_mode_enabled()
         read = _flat(reads)
         flows = grad_enabled and True in [e.grad for e in (_flat(reads[:1]) if op in LIKE_ANOTHER else read)]
         if flows:
@@ -202,10 +203,10 @@ class Writing(Around):
     def _layer_name(self, op: str, first: Any) -> str:
         """The module's path when the module is that operator, else the path with the operator's name."""
         path = self.path()
+        if isinstance(first, Tracked) and first.names[0].endswith("num_batches_tracked"):
+            return f"{path}.{COUNT}".lstrip(".")
         if not path:
             return op
-        if isinstance(first, Tracked) and first.names[0].endswith("num_batches_tracked"):
-            return f"{path}.{COUNT}"
         return path if not self.live.taken(path) and self._in_leaf(path) else f"{path}.{op}"
 
     def _in_leaf(self, path: str) -> bool:

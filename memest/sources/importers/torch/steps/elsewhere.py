@@ -10,7 +10,7 @@ from torch import nn
 
 from memest.network.graph import Layer
 from memest.runtimes.torch.ledger import Value
-from memest.sources.importers.torch.recording.elsewhere import Elsewhere, no_storage, tensor_of
+from memest.sources.importers.torch.recording.elsewhere import Elsewhere, no_storage
 from memest.sources.importers.torch.recording.trace import Done, Handle
 from memest.sources.importers.torch.steps.recorder import StepRecorder
 from memest.sources.importers.torch.tensors.keeping import swap
@@ -57,7 +57,6 @@ class StepElsewhere(Elsewhere, StepRecorder):
         handle = self.next_item()
         if not isinstance(handle, Handle):
             raise self.stop("otherwise")
-        spec = self.at(handle.spec)
-        t = tensor_of(spec)
+        spec, t = self.there(handle.spec)
         self.live.follow(t, out, Value(spec, no_storage()), value.requires_grad)
         return t

@@ -1,19 +1,14 @@
 """``torch.optim.LBFGS.step(closure)``: torch's own code runs, call by call, and what it reads of values is answered as in the midst of a
-search that goes on: no tolerance is met, so that it ends after ``max_iter`` iterations (or ``max_eval`` calls of the closure), and each
-pair of vectors is taken into its history, which is full.
+search that goes on (``line_search``): it ends after ``max_iter`` iterations (or ``max_eval`` calls of the closure), and each pair of
+vectors is taken into its history, which is full.
 
 Source: torch/optim/lbfgs.py.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-import sys
 from collections.abc import Callable, Iterable
-from functools import cache
-from itertools import count
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,20 +17,23 @@ from torch.optim import lbfgs
 from memest.sources.importers.torch.tensors.described import twin
 from memest.sources.importers.torch.tensors.keeping import Kept
 
-LINE_SEARCH = (
-    "LBFGS with line_search_fn='strong_wolfe', whose search calls the closure as often as values say: ask for line_search_fn=None, or for"
-    " a function that does what the closure does"
-)
-ASSUMED = (
-    "assumed of LBFGS: its history is full, and no tolerance ends the search before max_iter and max_eval do ({} calls of the closure in"
-    " a step)"
-)
+ASSUMED = "assumed of LBFGS: {}no tolerance ends the search before max_iter and max_eval do ({} calls of the closure in a step)"
+FULL = "its history is full, and "
+FRESH = "its first gradient sums up to more than 1 (of its absolute values), and "
 _HISTORY = ("old_dirs", "old_stps", "ro")
 
 
-def calls_of(group: dict[str, Any]) -> int:
-    """How often one step calls its closure."""
-    return min(int(group["max_iter"]), int(group["max_eval"]))
+def calls_of(group: dict[str, Any], evaluations: int = 1) -> int:
+    """How often one step calls its closure; ``evaluations`` are those of each line search."""
+    most, iterations = int(group["max_eval"]), int(group["max_iter"])
+    if group["line_search_fn"] is None:
+        return min(iterations, most)
+    calls = 1
+    for _ in range(iterations):
+        calls += min(evaluations, 1 + max(most - calls, 0))
+        if calls >= most:
+            break
+    return calls
 
 
 def search(optimizer: torch.optim.Optimizer, closure: Callable[[], Any], home: torch.Tensor) -> Any:
@@ -50,41 +48,6 @@ def search(optimizer: torch.optim.Optimizer, closure: Callable[[], Any], home: t
     finally:
         if first is not home:
             del optimizer.state[first]
-
-
-class Search:
-    """What the LBFGS steps of one recording read of values."""
-
-    def __init__(self, otherwise: Callable[[Any, Any, Any], Any]) -> None:
-        """``otherwise`` is what numbers are that other code reads."""
-        self._losses = count(1)
-        self._otherwise = otherwise
-
-    def goes_on(self) -> bool | None:
-        """A decision of the search: what would end it is not so. None where other code decides."""
-        frame = _asking()
-        return None if frame is None else frame.f_lineno not in _ends()
-
-    def number(self, func: Any, args: Any, kwargs: Any) -> float:
-        """``float(loss)``: another one each time that the search asks."""
-        return float(self._otherwise(func, args, kwargs)) if _asking() is None else float(next(self._losses))
-
-
-def _asking() -> FrameType | None:
-    """The frame of torch's LBFGS, where it is what asks a tensor for its value."""
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and (frame.f_globals.get("__name__") or "").startswith("memest."):
-        frame = frame.f_back
-    return frame if frame is not None and frame.f_code.co_filename == lbfgs.__file__ else None
-
-
-@cache
-def _ends() -> frozenset[int]:
-    """The lines of ``if`` whose way ends the search, and those that pick the lesser of two numbers."""
-    tree = ast.parse(inspect.getsource(lbfgs))
-    tests = [n for n in ast.walk(tree) if isinstance(n, ast.If) and isinstance(n.body[-1], ast.Break | ast.Return)]
-    picks = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "min"]
-    return frozenset(n.test.lineno for n in tests) | frozenset(n.lineno for n in picks)
 
 
 def begun(optimizers: Iterable[torch.optim.Optimizer]) -> list[Kept]:

@@ -53,6 +53,8 @@ class Readings:
     def _each(self, func: Any, args: Any, kwargs: Any) -> Any:
         """``torch._foreach_*``: tensor by tensor, as its slow path does on a CPU."""
         name = str(func.__name__).removeprefix("_foreach_")
+        if name.startswith("addc") and len(args) > 3:
+            args, kwargs = args[:3], {**kwargs, "value": args[3]}
         call = torch.linalg.vector_norm if name == "norm" else getattr(torch.Tensor, name)
         rows = range(len(args[0]))
 

@@ -24,19 +24,21 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.functions import hook_leaf
 from memest.runtimes.torch.step.run import Run
 from memest.sources.assumptions import Assumptions
-from memest.sources.importers.torch.contexts.gradients import Gradients
+from memest.sources.importers.torch.contexts.gradients import RETAINED, Gradients
 from memest.sources.importers.torch.contexts.inner import ENGINE, opened
-from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded
+from memest.sources.importers.torch.contexts.late import Late
+from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded, waiting
 from memest.sources.importers.torch.contexts.stage import handle_of
 from memest.sources.importers.torch.recording.recorder import Recorder
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.trace import Done, Handle
 from memest.sources.importers.torch.recording.writing import Begun
-from memest.sources.importers.torch.steps.lbfgs import Search
+from memest.sources.importers.torch.steps.line_search import Search
 from memest.sources.importers.torch.steps.readings import Readings
+from memest.sources.importers.torch.steps.retaining import Retaining
 from memest.sources.importers.torch.steps.updates import Updates
 from memest.sources.importers.torch.surroundings import Surroundings
-from memest.sources.importers.torch.tensors.described import dtype_of, twin
+from memest.sources.importers.torch.tensors.described import dtype_of, leaves, twin
 from memest.sources.importers.torch.tensors.keeping import Kept
 from memest.sources.importers.torch.tensors.live import LiveTensors, Tracked
 
@@ -95,6 +97,7 @@ class StepRecorder(Recorder):
     """Records one call of a step. ``before`` is what the step before left (None: this is the first); ``state`` what this one leaves."""
 
     state: State
+    lends_memory = True
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class StepRecorder(Recorder):
     ) -> None:
         super().__init__(root, name, True, repeats, stand_in=stand_in, assumptions=assumptions)
         self.found = found
+        self._late = Late(self)
         self.flags = dict(before.flags) if before is not None else {}
         self._before = before or State()
         self._gradient_of: dict[str, str] = {}
@@ -117,17 +121,38 @@ class StepRecorder(Recorder):
         self._shadow: Run | None = None
         self.grads = Gradients(self)
         self.readings = Readings(self, self.numbers.zeros, lambda: self.checkpoint is not None, first=before is None)
-        self.updates = Updates(self, self.grads, found.optimizers, found.trained, texts, self.assumed.say)
+        self.updates = Updates(self, self.grads, found.optimizers, found.trained, texts, self.assumed.say, self.assumed.evaluations)
         tensors = StepTensors(self.machine.ledger, on_meta=self.owned.on_meta, refusal=self.refusal)
         tensors.recorder, self.live = self, tensors
+        homes = self._kept_for()
         for t in kept:
-            self.live.own(t.tensor, self.live.unique("kept"), trainable=t.grad, buffer=not t.grad, sizes=t.sizes, host=t.host)
+            if not t.within:
+                self.live.own(t.tensor, self.live.unique("kept"), trainable=t.grad, buffer=not t.grad, sizes=t.sizes, host=t.host)
+                self.live.parameters[-1] = replace(self.live.parameters[-1], state_of=homes.get(id(t.tensor)))
+        del homes
+        self._lent = [t for t in kept if t.within]
         del kept
         self.standing = [p.name for p in self.live.parameters]
         self._places = [(table, key, t) for table in self.owned.tables for key, t in table.items() if t is not None]
         own = {name: self._where(name, answer) for name, answer in self.grads.watched.items()}
-        self._search = Search(self.numbers.answers["__float__"])
-        self.watched = {**self.watched, **own, **self.readings.watched, "__bool__": self._decide, "__float__": self._search.number}
+        self._search = Search(self.numbers.answers["__float__"], self.assumed.evaluations, lambda: self.layers[-1].op)
+        self.watched = {
+            **{**self.watched, **own, **self.readings.watched, **Retaining(self, self.grads).watched},
+            "__bool__": self._decide,
+            "__float__": self._search.number,
+            "item": self._number,
+        }
+
+    def _kept_for(self) -> dict[int, str]:
+        """What optimizers keep, by id, and for which parameter."""
+        names = {id(p): path for path, p in self.owned.tensors}
+        states = [(name, *item) for name, optimizer in self.found.optimizers.items() for item in optimizer.state.items()]
+        return {id(t): names.get(id(home), name) for name, home, state in states for t in leaves(state)}
+
+    @property
+    def late(self) -> Late | None:
+        """The hooks that wait for the engine."""
+        return None if self.elsewhere or self.checkpoint is not None else self._late
 
     def shadow(self) -> Run | None:
         """The run that has played all layers of the step so far."""
@@ -150,15 +175,23 @@ class StepRecorder(Recorder):
         answer = self.readings.watched["__bool__"](func, args, kwargs)
         return self.assumed.decide(func, args, kwargs) if answer is NotImplemented else answer
 
+    def _number(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A number that is read: that of an optimizer's step is known."""
+        known = self.updates.made.number(func, args, kwargs)
+        return self.numbers.answers["item"](func, args, kwargs) if known is NotImplemented else known
+
     # before and after ----------------------------------------------------------------------------------------------------
 
     def begin(self, inputs: Mapping[str, torch.Tensor], wanting: Sequence[str]) -> None:
         """The step is about to run on these inputs, of which some require a gradient: the stage is set."""
         with torch._C.DisableTorchFunction():
             self._set_the_stage()
-        self.hooks = tuple([recorded(self, hook, self.grads.standing) for hook in hooks_on(self.owned)])
-        for found in self.hooks:
+        for hook in hooks_on(self.owned):
+            found = recorded(self, hook, self.grads.standing) if hook.after else waiting(self, self._late, hook)
+            self.hooks = (*self.hooks, found)
             hook_leaf(self.played, found)
+        if self.standing:  # what dies before all calls dies here
+            self.add(Layer(name=self.live.take("begin"), op="forget_gradients", tensors=((),), attributes=(("at", ""),)))
         for name in wanting:
             self.grads.require(inputs[name], True)
 
@@ -181,17 +214,31 @@ class StepRecorder(Recorder):
             self._gradient_of[name] = of.name
             self.grads.standing[leaf] = handle
             self.live.own(handle, name)
+        while self._lent:
+            self._lend_memory(self._lent.pop(0))
+
+    def _lend_memory(self, kept: Kept) -> None:
+        """A tensor whose memory a registered one has got stands there, as another tensor."""
+        name = self.live.take("kept")
+        value = next(e.value for e in self.live.tracked.values() if e.names[0] == kept.within)
+        self.add(Layer(name=name, op="data", tensors=(kept.within,), outputs=(name,), grad=False))
+        self.live.follow(kept.tensor, name, Value(value.spec, value.storage), grad=False)
+        self.standing.append(name)
 
     def _open_shadow(self) -> None:
         """The run that plays every layer at once begins."""
         self._shadow = opened(self, self.machine.target, step=True)
+        self._shadow.late = self._late
         self._shadow.machine.line_of = lambda layer: self.lines.get(layer, "")
 
     def end(self) -> None:
-        """The step is over: the gradients of tensors that are not the network's go with them."""
+        """The step is over: the gradients of tensors that are not the network's stay with them, and go with them."""
         own = {p.name for p in self.live.parameters}
         for leaf in [n for n in self.grads.standing if n not in own]:
-            del self.grads.standing[leaf]
+            gradient, t = self.grads.standing.pop(leaf), self.grads.leaves[leaf]()
+            if t is not None:
+                vars(t)[RETAINED] = gradient
+            del gradient, t
         self.lasting = {self.live.known(t).names[0] for t in self.grads.standing.values()}
         self.numbers.zeros.clear()
         self.found.forget_abandoned()
@@ -237,6 +284,10 @@ class StepRecorder(Recorder):
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph; gradients that stand outlive the step like the parameters they belong to."""
         graph = super()._finished(outputs)
+        grads = {value.storage: f"{leaf}.grad" for leaf, value in self.played.machine.gradients.items() if leaf in self.grads.standing}
+        env = self.played.env
+        names = [n for t in self.survivors.tensors if (n := self.called(t)) in env]
+        self.survivors.of_gradients = {n: grads[env[n].storage] for n in names if env[n].storage in grads}
         before = [t for e in self.live.tracked.values() if e.names[0] in self.standing and (t := e.ref()) is not None]
         self.survivors.tensors[:0] = before
         del before
@@ -311,6 +362,8 @@ class StepRecorder(Recorder):
                 "torch.autograd.grad through a function whose own backward runs another into parameters (a checkpoint written by hand):"
                 " torch.utils.checkpoint(use_reentrant=False) does not"
             )
+        if layer.op in ENGINE and not dict(layer.attributes).get("retain_graph"):
+            self._late.done()
         self.trace.append(Done(layer, found))
         return found
 

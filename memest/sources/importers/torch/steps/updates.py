@@ -18,6 +18,7 @@ from memest.runtimes.torch.optimizers import OPTIMIZERS, described
 from memest.sources.importers.torch.contexts.gradients import Gradients
 from memest.sources.importers.torch.contexts.stage import Stage
 from memest.sources.importers.torch.steps import lbfgs, own_optimizers
+from memest.sources.importers.torch.steps.made_optimizers import MadeOptimizers
 
 SAVED = "torch.save is passed over: nothing is written, and it allocates nothing"
 BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "constructor"}
@@ -25,7 +26,8 @@ BUILT_WITH_STATE = {name for name, row in OPTIMIZERS.items() if row.created == "
 
 class Updates:
     """The ``optimizers`` of one recording, and the parameters ``trained`` by them, group by group. ``texts`` are their descriptions, which
-    a schedule of numbers does not change; ``note`` takes what a reader of the answer should know."""
+    a schedule of numbers does not change; ``note`` takes what a reader of the answer should know; ``evaluations`` are those of a line
+    search."""
 
     def __init__(
         self,
@@ -35,6 +37,7 @@ class Updates:
         trained: Mapping[str, list[list[torch.Tensor]]],
         texts: dict[tuple[str, int], str],
         note: Callable[[str], None],
+        evaluations: Callable[[], int],
     ) -> None:
         self._stage = stage
         self._gradients = gradients
@@ -43,6 +46,8 @@ class Updates:
         self.optimizers = optimizers
         self.refusal = stage.refusal
         self.note = note
+        self.evaluations = evaluations
+        self.made = MadeOptimizers(stage, note, evaluations)
 
     def optimizer_step(self, name: str, optimizer: torch.optim.Optimizer, closure: Any = None) -> Any:
         """``optimizer.step()``, group by group, after what a ``closure`` does, whose result it gives."""
@@ -84,9 +89,7 @@ class Updates:
     def _searched(self, name: str, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
         """``LBFGS.step(closure)``."""
         (group,) = optimizer.param_groups
-        if group["line_search_fn"] is not None:
-            raise self._stage.refusal(lbfgs.LINE_SEARCH)
-        self.note(lbfgs.ASSUMED.format(lbfgs.calls_of(group)))
+        self.note(lbfgs.ASSUMED.format(lbfgs.FULL, lbfgs.calls_of(group, self.evaluations() if group["line_search_fn"] else 1)))
         return lbfgs.search(optimizer, closure, self._homes[name])
 
     def zero_grad(self, optimizer: torch.optim.Optimizer, set_to_none: bool) -> None:
@@ -146,15 +149,12 @@ def instead(updates: Updates, engine: Callable[..., Any]) -> Iterator[None]:
         stack.enter_context(_replaced(torch, "save", lambda original: lambda *_, **__: updates.note(SAVED)))
         stack.enter_context(_replaced(AveragedModel, "update_parameters", lambda original: _averaging(updates, original)))
 
-        def unseen(optimizer: Any, *_: Any) -> None:
+        def stepping(optimizer: Any, *_: Any) -> None:
             if get_ident() != here or any(optimizer is o for o in updates.optimizers.values()):  # of ours it is the class above's
                 return
-            raise updates.refusal(
-                f"an optimizer ({type(optimizer).__name__}) that the step reaches in a way memest does not follow: make it before the step,"
-                " and give it as an argument"
-            )
+            updates.made.begin(optimizer)
 
-        hook = register_optimizer_step_pre_hook(unseen)
+        hook = register_optimizer_step_pre_hook(stepping)
         stack.callback(hook.remove)
         yield
 

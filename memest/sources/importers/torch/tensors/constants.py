@@ -24,24 +24,11 @@ HELD = "assumed: {} holds what it holds now, which decides what runs"
 _VIEWS = frozenset(
     {
         *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "swapaxes", "squeeze", "unsqueeze"),
-        *(
-            "expand",
-            "expand_as",
-            "view_as",
-            "reshape_as",
-            "alias",
-            "detach",
-            "data",
-            "select",
-            "slice",
-            "narrow",
-            "getitem",
-            "contiguous",
-            "to",
-        ),
+        *("expand", "expand_as", "view_as", "reshape_as", "alias", "detach", "data", "select", "slice", "narrow", "getitem"),
+        *("contiguous", "to"),
     }
 )
-_SAME = _VIEWS | {"clone", "repeat", "tile", "roll", "flip", "amax", "amin", "broadcast_to", "repeat_interleave", "to_device"}
+_SAME = _VIEWS | {"clone", "repeat", "tile", "roll", "flip", "amax", "amin", "max", "min", "broadcast_to", "repeat_interleave", "to_device"}
 _MADE: Mapping[str, float] = {
     **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), 0),
     **dict.fromkeys(("ones", "ones_like", "new_ones"), 1),
@@ -172,7 +159,7 @@ class Constants:
         number = self._of(layer.reads[0], layers, written)
         if number is None:
             return None
-        if layer.op in _SAME:
+        if layer.op in _SAME and len(layer.outputs) == 1:
             return bool(number) if given.get("dtype") == "bool" else number
         if layer.op == "interpolate" and given.get("mode", "nearest").startswith("nearest"):
             return number

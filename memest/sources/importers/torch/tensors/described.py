@@ -14,6 +14,8 @@ from memest.errors import UnsupportedError
 from memest.network.tensor import Shape, Spec, layout_of, strides_in
 from memest.sizes.remembering import kept
 
+META = torch.device("meta")
+_PLAIN, _same = torch.Tensor, torch.Tensor._make_subclass
 MOST = 4_096
 """Numbers of an example that are remembered."""
 
@@ -21,7 +23,16 @@ MOST = 4_096
 def twin(t: torch.Tensor) -> torch.Tensor:
     """Another meta tensor with the metadata of ``t``."""
     with torch._C.DisableTorchFunction():
-        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=META)
+
+
+def look_alike(t: torch.Tensor) -> torch.Tensor:
+    """A meta tensor with the metadata of the meta tensor ``t``, on its storage: cheaper than one of its own, for tensors that nothing
+    computes with."""
+    with torch._C.DisableTorchFunction():
+        return (
+            torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=META) if torch.is_inference_mode_enabled() else _same(_PLAIN, t)
+        )
 
 
 def like_example(t: torch.Tensor) -> torch.Tensor:
@@ -99,4 +110,4 @@ def like(spec: Spec) -> torch.Tensor:
     """A meta tensor that lies as ``spec`` says."""
     shape, strides = tuple(map(int, spec.shape)), tuple(map(int, spec.strides))
     with torch._C.DisableTorchFunction():
-        return torch.empty_strided(shape, strides, dtype=getattr(torch, spec.dtype), device="meta")
+        return torch.empty_strided(shape, strides, dtype=getattr(torch, spec.dtype), device=META)

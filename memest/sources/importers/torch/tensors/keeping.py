@@ -7,7 +7,7 @@ A tensor that outlives the forward (a cache, a hook's collection) is there befor
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -67,19 +67,24 @@ def no_collection() -> Iterator[None]:
 
 class Kept(NamedTuple):
     """A tensor that a call left, its sizes, whether it lies on the host when the network runs on a card, and whether it requires a gradient
-    (the parameter of a module that the call made)."""
+    (the parameter of a module that the call made). ``within`` names the registered tensor that was given its memory (``p.data = t``)."""
 
     tensor: torch.Tensor
     sizes: Shape
     host: bool
     grad: bool = False
+    within: str = ""
 
 
 class Survivors:
-    """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph."""
+    """The tensors made in a forward that the module, or whoever listens to it, still holds; none of them dies in the graph. ``lent``: one
+    may be the memory of a registered tensor."""
 
-    def __init__(self, name: str, live: LiveTensors, modules: Iterable[nn.Module], inputs: set[str], places: Sequence[Place]) -> None:
-        self._name, self._live, self._places = name, live, places
+    def __init__(
+        self, name: str, live: LiveTensors, modules: Iterable[nn.Module], inputs: set[str], places: Sequence[Place], *, lent: bool = False
+    ) -> None:
+        self._name, self._live, self._places, self._lent = name, live, places, lent
+        self.of_gradients: Mapping[str, str] = {}  # what a gradient that stands has the memory of, and the name of that
         self.tensors: list[torch.Tensor] = []
         self.waiting: tuple[str, ...] = ()  # tensors that only Python's garbage collector let go of
         self._registered: set[int] = set()
@@ -112,7 +117,7 @@ class Survivors:
         """What the next call will find: of those that were ``standing`` before this one the living, and tensors that do not stand in the
         place of a registered one. Held here no longer, so that they die when the module lets go of them."""
         known = [(t, self._live.known(t)) for t in (*self._alive(standing), *self._kept())]
-        found, self.tensors = [Kept(t, e.value.spec.shape, e.host, e.grad) for t, e in known], []
+        found, self.tensors = [Kept(t, e.value.spec.shape, e.host, e.grad, self._within(e)) for t, e in known], []
         return found
 
     def forget(self) -> None:
@@ -146,10 +151,19 @@ class Survivors:
         what = f"{self._name}: the result of {entry.names[0]!r} is kept after the forward (by an attribute, a hook or a list)"
         if entry.grad and gradients and not passed().intersection(entry.names):
             raise UnsupportedError(f"{what}, and its autograd graph with it; keep a detached one, or nothing")
-        others = (e for e in self._live.tracked.values() if e is not entry)
+        own = self._within(entry)
+        others = (e for e in self._live.tracked.values() if e is not entry and e.names[0] != own)
         part = storage.nbytes != 0 and storage.nbytes != nbytes(spec.shape, spec.dtype)  # of an array's memory, 0, is nothing torch's
         if part or any(e.value.storage is storage for e in others):
             raise UnsupportedError(f"{what}, and it shares its memory with another tensor: not modelled; keep a copy")
+
+    def _within(self, entry: Tracked) -> str:
+        """The name of the registered tensor that has its memory, where it may."""
+        if entry.names[-1] in self.of_gradients:
+            return self.of_gradients[entry.names[-1]]
+        names = {place.name for place in self._places} if self._lent else set()
+        lent = (e for e in self._live.tracked.values() if e is not entry and e.value.storage is entry.value.storage)
+        return next((e.names[0] for e in lent if e.names[0] in names), "")
 
 
 def form_of(t: torch.Tensor) -> Form:

@@ -58,6 +58,7 @@ class LiveTensors:
         self.early: list[str] = []
         self._ledger = ledger
         self._used: set[str] = set()
+        self._numbers: dict[str, int] = {}  # up to which names with a number are taken
         self.twins: dict[int, torch.Tensor] = {}
         self._on_meta = on_meta
         self._refusal = refusal
@@ -160,8 +161,8 @@ class LiveTensors:
         gc.collect()
         if any(e.names[0] in names for e in self.tracked.values()):
             raise self._refusal(
-                f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or take the gradient in the"
-                " step: torch.autograd.grad(loss, activation), which memest.step plays"
+                f"{who} that keeps a tensor for later (an attribute, a list): let it keep numbers (.item()), or give the whole step to"
+                " memest.step (there the hook may not stand in a checkpoint, or in another hook or custom function)"
             )
 
     def again(self, entry: Tracked, name: str, value: Value, grad: bool) -> None:
@@ -199,9 +200,10 @@ class LiveTensors:
         """``base``, or with a number where it is taken."""
         if base not in self._used:
             return base
-        n = 2
+        n = self._numbers.get(base, 2)
         while f"{base}_{n}" in self._used:
             n += 1
+        self._numbers[base] = n
         return f"{base}_{n}"
 
     def taken(self, name: str) -> bool:
