@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from test_assumptions import SHAPE, Net, first  # noqa: E402
 
+from memest.sources.importers.torch.assuming import assumed  # noqa: E402
 from memest.sources.importers.torch.network import from_torch  # noqa: E402
 from validation.protocol import inputs_for, measure_inference, measure_training  # noqa: E402
 from validation.streams import first_difference  # noqa: E402
@@ -96,12 +97,15 @@ def test_what_is_stated_of_a_line_is_the_step_of_torch(function: Any, value: Any
     assert predicted.peak_bytes == measured.peak_bytes
 
 
+IN_LOOP = loop.__code__.co_firstlineno + 2
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [
         *((f, "which way it goes: assume={'LINE': True}, in a command --assume LINE=true") for f in (item, equal, close, within, nonzero)),
         *((f, "the number: assume={'LINE': N}, in a command --assume LINE=N") for f in (whole, plain)),
-        (loop, "in each pass of the loop: assume={'test_stated_lines.py:65': [True, False]}, in a command --assume"),
+        (loop, f"in each pass of the loop: assume={{'test_stated_lines.py:{IN_LOOP}': [True, False]}}, in a command --assume"),
     ],
 )
 def test_who_states_nothing_is_told_the_line_and_the_statement(function: Any, said: str) -> None:
@@ -110,8 +114,9 @@ def test_who_states_nothing_is_told_the_line_and_the_statement(function: Any, sa
     assert said.replace("LINE", line_of(function)) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_loop_that_is_stated_never_to_end_is_refused() -> None:
-    line = f"test_stated_lines.py:{loop.__code__.co_firstlineno + 2}"
+def test_a_loop_that_is_stated_never_to_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assumed, "MOST_PASSES", 50)
+    line = f"test_stated_lines.py:{IN_LOOP}"
     with pytest.raises(UsageError, match=r"the loop never ends; list a value for each pass, such as \[True, True, False\]"):
         from_torch(Net(loop), SHAPE, assume={line: True})
     passes = [

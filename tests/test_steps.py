@@ -493,6 +493,17 @@ def cpu() -> Iterator[Cpu]:
     torch.set_num_threads(before)
 
 
+@step_case
+def a_batch_norm_alone() -> Case:
+    model = nn.BatchNorm2d(3)
+
+    def step(x: Any) -> None:
+        model.zero_grad()
+        model(x).sum().backward()
+
+    return Case(step, [image()], [model])
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_step_is_what_torch_allocates(name: str, cpu: Cpu) -> None:
     outcome = compare(MAKERS[name](), cpu)

@@ -243,31 +243,16 @@ PACKAGE = {
 }
 
 
-@pytest.fixture
-def lacking_ops(tmp_path: Path) -> Path:
-    """A package like torchvision whose compiled operators are missing, and a user's file that imports it."""
-    home = tmp_path / "lacking_ops"
-    home.mkdir()
-    for name, text in PACKAGE.items():
-        (home / name).write_text(textwrap.dedent(text))
-    (tmp_path / "direct.py").write_text("import lacking_ops\nnet = lacking_ops.nets.small\n")
-    (tmp_path / "late.py").write_text("def net():\n    import lacking_ops\n    return lacking_ops.nets.small()\n")
-    (tmp_path / "wrapped.py").write_text(
+NAMES = ("lacking_ops.nets:small", "late:net", "direct:net", "wrapped:net", "direct.py:net")
+FILES = {
+    "direct.py": "import lacking_ops\nnet = lacking_ops.nets.small\n",
+    "late.py": "def net():\n    import lacking_ops\n    return lacking_ops.nets.small()\n",
+    "wrapped.py": (
         "try:\n    import lacking_ops\nexcept RuntimeError as e:\n    raise ImportError('needs it') from e\nnet = lacking_ops.nets.small\n"
-    )
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lacking_ops.nets:small",
-        "late:net",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("direct:net", "wrapped:net", "direct.py:net")),
-    ],
-)
-def test_operators_are_declared_only_after_their_import_has_failed_and_not_for_longer(name: str, lacking_ops: Path) -> None:
-    code = f"""
+    ),
+    "calls.py": "import torch\ndef net():\n    raise RuntimeError('operator lacking_ops::other does not exist')\n",
+}
+DECLARED = """
 import torch
 from memest.sources.importers.torch.loading import build
 made = build({name!r})
@@ -278,12 +263,7 @@ real.define("select(Tensor boxes, Tensor scores) -> Tensor")
 import sys
 assert sys.modules["lacking_ops"].rules is sys.modules["lacking_ops.rules"]
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=lacking_ops, capture_output=True, text=True, env=_environment(), check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_operators_that_exist_are_left_alone(lacking_ops: Path) -> None:
-    code = """
+THERE = """
 import torch
 defined = torch.library.Library("lacking_ops", "DEF")  # as an extension that loads, under whatever file name, would
 defined.define("select(Tensor boxes, Tensor scores) -> Tensor")
@@ -294,15 +274,7 @@ absent_operators._declare = None
 build("direct:net")
 assert str(torch.ops.lacking_ops.select.default._schema) == "lacking_ops::select(Tensor boxes, Tensor scores) -> Tensor"
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=lacking_ops, capture_output=True, text=True, env=_environment(), check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_an_operator_that_stays_absent_is_one_line(lacking_ops: Path) -> None:
-    (lacking_ops / "calls.py").write_text(
-        "import torch\ndef net():\n    raise RuntimeError('operator lacking_ops::other does not exist')\n"
-    )
-    code = """
+ABSENT = """
 from memest.errors import UsageError
 from memest.sources.importers.torch.loading import build
 try:
@@ -310,8 +282,64 @@ try:
 except UsageError as e:
     print(e)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=lacking_ops, capture_output=True, text=True, env=_environment(), check=False)
-    assert done.stdout.strip() == "calls:net: RuntimeError: operator lacking_ops::other does not exist (calls.py:3)", done.stderr
+CODES = {**{name: DECLARED.format(name=name) for name in NAMES}, "there": THERE, "absent": ABSENT}
+EACH_IN_A_FORK = """
+import json, os, sys, traceback
+import torch
+
+codes, told = json.load(sys.stdin), {}
+for name, code in codes.items():
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writing, 1)
+        os.dup2(writing, 2)
+        try:
+            exec(code, {"__name__": "__main__"})
+            failed = 0
+        except BaseException:
+            failed = 1
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failed)
+    os.close(writing)
+    with open(reading) as text:
+        said = text.read()
+    told[name] = os.waitpid(child, 0)[1], said
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Whether each of ``CODES`` failed, and what it wrote, in a process of its own that has torch already. Beside it lie a package like
+    torchvision whose compiled operators are missing, and users' files that import it."""
+    folder = tmp_path_factory.mktemp("lacking")
+    (folder / "lacking_ops").mkdir()
+    for name, text in PACKAGE.items():
+        (folder / "lacking_ops" / name).write_text(textwrap.dedent(text))
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    given = {"input": json.dumps(CODES), "cwd": folder, "env": _environment()}
+    done = subprocess.run([sys.executable, "-c", EACH_IN_A_FORK], capture_output=True, text=True, check=True, **given)  # type: ignore[call-overload]
+    found: dict[str, tuple[int, str]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_are_declared_only_after_their_import_has_failed_and_not_for_longer(name: str, told: dict[str, tuple[int, str]]) -> None:
+    failed, said = told[name]
+    assert not failed, said
+
+
+def test_operators_that_exist_are_left_alone(told: dict[str, tuple[int, str]]) -> None:
+    failed, said = told["there"]
+    assert not failed, said
+
+
+def test_an_operator_that_stays_absent_is_one_line(told: dict[str, tuple[int, str]]) -> None:
+    assert told["absent"][1].strip() == "calls:net: RuntimeError: operator lacking_ops::other does not exist (calls.py:3)"
 
 
 def _environment() -> dict[str, str]:

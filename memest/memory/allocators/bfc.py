@@ -94,6 +94,11 @@ class Bfc:
         mapped = sum(n for number, n in most.items() if self._sizes[number] >= ALWAYS_MAPPED)
         return mapped, sum(most.values()) - mapped
 
+    def regions_touched(self) -> list[tuple[int, int]]:
+        """Bytes of each region that is held now, and of those the ones that were handed out at one time or another."""
+        touched = self._touched()
+        return [(nbytes, touched[number]) for number, nbytes in self.regions.items()]
+
     def _touched(self) -> dict[int, int]:
         """The same by region, of those held now."""
         found = dict.fromkeys(self.regions, 0)

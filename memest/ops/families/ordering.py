@@ -143,7 +143,7 @@ def _fewest(tested: int) -> int:
 
 def _cumprod(k: Tape, input: Tensor, *, dim: int) -> Tensor:
     k.save(input=input)
-    out = empty_like(k, input)
+    out = k.empty(input.shape, input.dtype)
     k.save(result=out)
     return out
 

@@ -139,7 +139,7 @@ def _max_pool1d(
         return c.call("_max_pool1d", input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
     numbers = {
         "kernel_size": _tall(kernel_size, 1),
-        "stride": None if stride is None else _tall(stride, 1),
+        "stride": _tall_stride(stride),
         "padding": _tall(padding, 0),
         "dilation": _tall(dilation, 1),
     }
@@ -148,6 +148,11 @@ def _max_pool1d(
     if return_indices:
         return tuple(c.call("squeeze", t, dim=-2) for t in pooled)
     return c.call("squeeze", pooled, dim=-2)
+
+
+def _tall_stride(stride: Any) -> Any:
+    """Left out, it is as wide as the window."""
+    return None if stride is None or stride == () else _tall(stride, 1)
 
 
 def _tall(value: Any, height: int) -> tuple[int, int]:
@@ -205,7 +210,7 @@ def _avg_pool1d(c: Caller, input: Any, *, kernel_size: Any, stride: Any, padding
         "avg_pool2d",
         c.call("unsqueeze", input, dim=-2),
         kernel_size=_tall(kernel_size, 1),
-        stride=None if stride is None else _tall(stride, 1),
+        stride=_tall_stride(stride),
         padding=_tall(padding, 0),
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,

@@ -12,6 +12,7 @@ from memest.errors import ShapeError, UnsupportedError
 from memest.network.tensor import Shape
 from memest.ops.aten.copies import cat
 from memest.ops.aten.iterator import incoming
+from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.aten.views import (
     dim_or_dims,
     index_entries,
@@ -146,27 +147,45 @@ def _unbind_backward(k: Tape, saved: Saved, grads: Grads, *, dim: int) -> list[T
     return [stacked(k, filled, d)]
 
 
-def _unfold(k: Tape, input: Tensor, *, dimension: int, size: int, step: int) -> Tensor:
-    d = wrapped(dimension, input.ndim)
-    if size > input.shape[d] or step <= 0:
-        raise ShapeError(f"unfold of {size} by {step} along a dimension of {input.shape[d]}")
-    k.note(sizes=input.shape)
-    windows = (input.shape[d] - size) // step + 1
+def _windows(k: Tape, t: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows along a dim, as a view: their places go last."""
+    d = wrapped(dimension, t.ndim)
+    if size > t.shape[d] or step <= 0:
+        raise ShapeError(f"unfold of {size} by {step} along a dimension of {t.shape[d]}")
     return k.view(
-        input,
-        (*input.shape[:d], windows, *input.shape[d + 1 :], size),
-        (*input.strides[:d], input.strides[d] * step, *input.strides[d + 1 :], input.strides[d]),
+        t,
+        (*t.shape[:d], (t.shape[d] - size) // step + 1, *t.shape[d + 1 :], size),
+        (*t.strides[:d], t.strides[d] * step, *t.strides[d + 1 :], t.strides[d]),
     )
 
 
-def _unfold_backward(k: Tape, saved: Saved, grads: Grads, *, dimension: int, size: int, step: int) -> list[Tensor | None]:
-    """Zeros of the input's sizes; windows that overlap are summed with the help of the positions that they cover."""
-    sizes: Shape = saved["sizes"]
-    out = k.empty(sizes, incoming(grads).dtype)
+def _laid_together(k: Tape, sizes: Shape, dtype: str, dimension: int, size: int, step: int) -> Tensor:
+    """Zeros of these sizes; windows that overlap are summed with the help of the positions that they cover."""
+    out = k.empty(sizes, dtype)
     if step < size:
         windows = (sizes[wrapped(dimension, len(sizes))] - size) // step + 1
         k.free(k.empty(((windows - 1) * step + size,), "int64"))
-    return [out]
+    return out
+
+
+def _unfold(k: Tape, input: Tensor, *, dimension: int, size: int, step: int) -> Tensor:
+    k.note(sizes=input.shape)
+    return _windows(k, input, dimension, size, step)
+
+
+def _unfold_backward(k: Tape, saved: Saved, grads: Grads, *, dimension: int, size: int, step: int) -> list[Tensor | None]:
+    grad = incoming(grads)
+    return [_laid_together(k, saved["sizes"], grad.dtype, dimension, size, step)]
+
+
+def _refold(k: Tape, input: Tensor, *, input_sizes: Shape, dim: int, size: int, step: int) -> Tensor:
+    """``unfold_backward`` as a call of its own, whose gradient are the windows."""
+    refuse_on_cuda(k)
+    return _laid_together(k, input_sizes, input.dtype, dim, size, step)
+
+
+def _refold_backward(k: Tape, saved: Saved, grads: Grads, *, input_sizes: Shape, dim: int, size: int, step: int) -> list[Tensor | None]:
+    return [_windows(k, incoming(grads), dim, size, step)]
 
 
 def _getitem(c: Caller, input: Any, indices: Any, *, index: tuple[Any, ...], host: bool, counts: Shape) -> Any:
@@ -244,6 +263,18 @@ ROWS = (
         ),
         facts=EVERYWHERE_FACTS,
         torch="torch.Tensor.unfold",
+    ),
+    _row(
+        "unfold_backward",
+        _refold,
+        _refold_backward,
+        (attribute("input_sizes", check=integers), attribute("dim"), attribute("size"), attribute("step")),
+        calls(
+            ((2, 4, 8), {"input_sizes": (2, 20), "dim": 1, "size": 8, "step": 4}),
+            ((2, 2, 8), {"input_sizes": (2, 16), "dim": 1, "size": 8, "step": 8}),
+        ),
+        facts=EVERYWHERE_FACTS,
+        torch="torch.ops.aten.unfold_backward",
     ),
 )
 COMPOSITE_ROWS = (

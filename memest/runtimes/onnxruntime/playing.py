@@ -23,8 +23,10 @@ RETURNED = "returned to the caller"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session(Stream):
-    """A call; ``other`` is the same with late reorders the other way round, where a session may take either order (None: it may not)."""
+    """A call of a network that has so many ``nodes`` in its file; ``other`` is the same with late reorders the other way round, where a
+    session may take either order (None: it may not)."""
 
+    nodes: int
     other: Stream | None = None
 
 
@@ -56,7 +58,8 @@ def played(net: Net, threads: int, values: dict[str, Spec], other: Stream | None
         events += [Event(s.nbytes, s, PHASE, node.layer, node.op) for s in asked]
         gone = [*scratch, *(storages[buffer] for buffer in ends[step])]
         events += [Event(-s.nbytes, s, PHASE, node.layer, node.op) for s in gone]
-    return Session(residents=tuple(residents), events=tuple([e for e in events if e.storage.nbytes]), values=values, other=other)
+    asked_for = tuple([e for e in events if e.storage.nbytes])
+    return Session(residents=tuple(residents), events=asked_for, values=values, nodes=net.written, other=other)
 
 
 def _held(net: Net) -> Iterable[tuple[str, int, str, str]]:

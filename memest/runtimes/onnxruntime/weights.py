@@ -20,23 +20,33 @@ COLUMNS = 16  # MLAS_SGEMM_PACKED_STRIDEN
 
 TRANSPOSED = "transposed, in the arena"
 BLOCKED = "in blocks of channels"
+BY_COLUMNS = "packed by columns"
 
 
 def weights_of(net: Net) -> Iterator[tuple[str, int, str, str]]:
     """Name, bytes, category and place of each, in the order of the nodes that read them. What several read alike is there once."""
     seen: set[tuple[str, object, int]] = set()
-    for node in net.nodes.values():
+    for node in net.order():
         for slot, value in enumerate(node.inputs):
             if value is None or not value.is_weight:
                 continue
-            nbytes = _packed(node, value) if node.op in PACKED and slot == 1 and len(value.shape) == 2 else value.nbytes
+            place = _place(node, slot, value)
+            nbytes = _packed(node, value) if place == BY_COLUMNS else value.nbytes
             key = value.name or str(id(value)), value.shape, nbytes
             if key not in seen:
                 seen.add(key)
-                place = (
-                    TRANSPOSED if slot == 1 and _is_transposed(node, value) else BLOCKED if node.op == "nchwc:Conv" and slot == 1 else ""
-                )
                 yield value.name, nbytes, "buffer" if value.category == "constant" else value.category, place
+
+
+def _place(node: Node, slot: int, value: Value) -> str:
+    """In what form a weight stands there (empty: as in the file)."""
+    if slot != 1:
+        return ""
+    if _is_transposed(node, value):
+        return TRANSPOSED
+    if node.op == "nchwc:Conv":
+        return BLOCKED
+    return BY_COLUMNS if node.op in PACKED and len(value.shape) == 2 and value.dtype == "float32" else ""
 
 
 def _is_transposed(node: Node, value: Value) -> bool:
@@ -45,9 +55,7 @@ def _is_transposed(node: Node, value: Value) -> bool:
 
 
 def _packed(node: Node, value: Value) -> int:
-    """Bytes of a packed right operand; as it lies where it is not packed."""
-    if value.dtype != "float32":
-        return value.nbytes
+    """Bytes of a packed right operand."""
     by_columns = node.op == "Gemm" and node.source.shape[-1] == value.shape[1]
     columns, rows = value.shape if by_columns and value.shape[0] != node.source.shape[-1] else value.shape[::-1]
     return aligned(columns, COLUMNS) * rows * ITEMSIZE[value.dtype]

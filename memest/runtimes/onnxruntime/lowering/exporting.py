@@ -187,6 +187,7 @@ def exported(
     specs = described(folded, shapes, sizes, target, remember=remember)
     net = Writer(folded, shapes, sizes, specs).net
     prune(net)
+    net.written = len(net.nodes)
     return net, specs
 
 

@@ -86,9 +86,10 @@ class Node:
 
 
 class Net:
-    """Nodes by number, what the caller gives, and what it gets back."""
+    """Nodes by number, what the caller gives, and what it gets back; ``written`` is how many nodes the file has."""
 
     def __init__(self) -> None:
+        self.written = 0
         self.nodes: dict[int, Node] = {}
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []

@@ -6,7 +6,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from memest.sizes.remembering import kept
 
+
+@kept(4_096)
 def name_of(func: Any) -> str:
     """Its own name; ``__get__:shape`` for an attribute."""
     name = str(getattr(func, "__name__", func))

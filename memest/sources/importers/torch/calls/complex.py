@@ -17,7 +17,7 @@ MOVED = frozenset(  # rows that only move or look at elements, whatever those ar
         *("view", "reshape", "permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "expand", "flatten", "unflatten"),
         "contiguous",
         *("clone", "detach", "data", "slice", "narrow", "select", "getitem", "split", "chunk", "unbind", "cat", "stack", "roll", "flip"),
-        *("repeat", "index_select", "pad", "tile", "tensor_unfold", "triu", "tril"),
+        *("repeat", "index_select", "pad", "tile", "tensor_unfold", "unfold_backward", "triu", "tril"),
         *("zeros", "empty", "new_zeros", "new_empty", "zeros_like", "empty_like", "view_as", "reshape_as"),
     }
 )

@@ -69,6 +69,7 @@ CALLS: dict[str, Call] = {
     "rot90": signature("rot90", "input k dims"),
     "take": signature("take", "input index"),
     "diagonal": signature("diagonal", "input offset dim1 dim2"),
+    "unfold_backward.default": signature("unfold_backward", "input input_sizes dim size step"),
     "linalg_diagonal": signature("diagonal", "input offset dim1 dim2", dim1=-2, dim2=-1),
     "diag_embed": signature("diag_embed", "input offset dim1 dim2"),
     "trace": signature("trace", "input"),

@@ -20,12 +20,17 @@ SWITCHED = "fused_moving_avg_obs_fake_quant"  # which buffers switch off
 PACKED = frozenset({"_pack_padded_sequence", "lstm", "gru", "rnn_tanh", "rnn_relu"})
 COUNTED = frozenset({"nonzero", "argwhere", "masked_select", "_unique2", "bincount", "_ctc_loss", "nms"}) | PACKED
 
+_INDEXING, _LITERAL = frozenset({"__getitem__", "__setitem__"}), frozenset({"tensor", "as_tensor"})
+
 
 def depends_on_values(name: str, args: Any) -> bool:
     """Whether a call comes to something else with other values."""
-    if name in ("tensor", "as_tensor") and args and isinstance(args[0], int | float | list | tuple):
+    if name in _INDEXING:
+        index = args[1]
+        return any(map(is_mask, index)) if type(index) is tuple else is_mask(index)
+    if name in _LITERAL and args and isinstance(args[0], int | float | list | tuple):
         return True  # numbers that may be read again
-    return name in COUNTED or name == SWITCHED or (name in ("__getitem__", "__setitem__") and any(map(is_mask, _entries(args[1]))))
+    return name in COUNTED or name == SWITCHED
 
 
 def _entries(index: Any) -> tuple[Any, ...]:

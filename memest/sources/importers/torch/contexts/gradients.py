@@ -34,6 +34,7 @@ class Gradients:
             "requires_grad_": lambda f, a, k: self.require(a[0], bool(a[1] if len(a) > 1 else k.get("requires_grad", True))),
             "__set__:requires_grad": lambda f, a, k: nothing(self.require(a[0], bool(a[1]))),
             "__get__:is_leaf": lambda f, a, k: self.is_leaf(stage.live.known(a[0])),
+            "__get__:grad_fn": lambda f, a, k: None if self.is_leaf(stage.live.known(a[0])) else NotImplemented,
             "__get__:grad": lambda f, a, k: self.of(a[0]),
             "__set__:grad": lambda f, a, k: self.put(a[0], a[1]),
             "detach_": self._detached,

@@ -134,6 +134,7 @@ class Inner:
             "requires_grad_": lambda f, a, k: self._turn(a[0], bool(a[1] if len(a) > 1 else k.get("requires_grad", True))),
             "__set__:requires_grad": lambda f, a, k: nothing(self._turn(a[0], bool(a[1]))),
             "__get__:is_leaf": lambda f, a, k: True if self._is_leaf(a[0]) else NotImplemented,
+            "__get__:grad_fn": lambda f, a, k: None if self._is_leaf(a[0]) else NotImplemented,
             "__get__:grad": lambda f, a, k: self._read(a[0]),
             "__set__:grad": lambda f, a, k: self._write(a[0], a[1]),
             "__set__:data": lambda f, a, k: self._exchange(a[0], a[1]),

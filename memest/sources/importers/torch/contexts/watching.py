@@ -26,6 +26,7 @@ from memest.sources.importers.torch.contexts import entering as entering
 from memest.sources.importers.torch.contexts import generators as generators
 from memest.sources.importers.torch.contexts import module_hooks as module_hooks
 from memest.sources.importers.torch.contexts import packing as packing
+from memest.sources.importers.torch.contexts import parameters as parameters
 from memest.sources.importers.torch.contexts import switching as switching
 from memest.sources.importers.torch.contexts.checkpoints import EARLY_STOP
 from memest.sources.importers.torch.contexts.selecting import policy_of
@@ -95,7 +96,7 @@ def prepared() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(_replaced())
             stack.enter_context(constructors.seen())
-            for kind in (entering, autocasting, cards, packing, module_hooks, generators, switching):
+            for kind in (entering, autocasting, cards, packing, module_hooks, generators, parameters, switching):
                 stack.enter_context(kind.telling(_listener))
             yield
     finally:
@@ -107,7 +108,9 @@ def _replaced() -> Iterator[None]:
     """torch's functions with ours in their place: the fast paths' question, contexts of functions, checkpoints."""
     honest, contexts = torch.overrides.has_torch_function, torch.autograd.function.BackwardCFunction
     generators = {name: getattr(torch.utils.checkpoint, name) for name in GENERATORS if hasattr(torch.utils.checkpoint, name)}
+    of_several = torch.overrides.has_torch_function_variadic
     torch.overrides.has_torch_function = lambda values: _listener() is None and honest(values)
+    torch.overrides.has_torch_function_variadic = lambda *values: _listener() is None and of_several(*values)
     contexts.__init__ = _begin_function
     for name, original in generators.items():
         setattr(torch.utils.checkpoint, name, _checkpointing(original))
@@ -117,7 +120,7 @@ def _replaced() -> Iterator[None]:
         for name, original in generators.items():
             setattr(torch.utils.checkpoint, name, original)
         del contexts.__init__
-        torch.overrides.has_torch_function = honest
+        torch.overrides.has_torch_function, torch.overrides.has_torch_function_variadic = honest, of_several
 
 
 # checkpoints --------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from memest.memory.stream import Storage
 from memest.network.graph import Layer
 from memest.network.tensor import Shape, Spec
 from memest.runtimes.torch.ledger import Value
-from memest.sizes.dims import Dim, Expr, plain, recording
+from memest.sizes.dims import Dim, Expr, recording
 from memest.sources.importers.torch.contexts.switching import gradients_on
 from memest.sources.importers.torch.contexts.watching import check_autograd
 from memest.sources.importers.torch.recording.luck import Luck
@@ -226,7 +226,7 @@ class Elsewhere(Recorder):
         here = Spec(self._sizes(spec.shape), self._sizes(spec.strides), spec.dtype)
         if any(type(n) is Dim and int.__le__(n, 0) for n in here.shape):
             raise self.stop("impossible")
-        found = self._specs[id(spec)] = here, like(Spec(plain(here.shape), plain(here.strides), here.dtype))
+        found = self._specs[id(spec)] = here, like(Spec(_plain(here.shape), _plain(here.strides), here.dtype))
         return found
 
     def _sizes(self, sizes: Shape) -> Shape:
@@ -237,6 +237,11 @@ class Elsewhere(Recorder):
         if found is None:
             found = self._dims[e] = Dim(e.evaluate(self.sizes, self._values), e)
         return found
+
+
+def _plain(sizes: Shape) -> Shape:
+    """The same numbers, without their expressions."""
+    return tuple([int.__int__(n) for n in sizes])
 
 
 def no_storage() -> Storage:

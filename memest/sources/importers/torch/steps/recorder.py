@@ -24,7 +24,7 @@ from memest.runtimes.torch.step.acting import Acting
 from memest.runtimes.torch.step.functions import hook_leaf
 from memest.runtimes.torch.step.run import Run
 from memest.sources.assumptions import Assumptions
-from memest.sources.importers.torch.contexts.gradients import Gradients
+from memest.sources.importers.torch.contexts.gradients import RETAINED, Gradients
 from memest.sources.importers.torch.contexts.inner import ENGINE, opened
 from memest.sources.importers.torch.contexts.late import Late
 from memest.sources.importers.torch.contexts.leaf_hooks import hooks_on, recorded, waiting
@@ -232,10 +232,13 @@ class StepRecorder(Recorder):
         self._shadow.machine.line_of = lambda layer: self.lines.get(layer, "")
 
     def end(self) -> None:
-        """The step is over: the gradients of tensors that are not the network's go with them."""
+        """The step is over: the gradients of tensors that are not the network's stay with them, and go with them."""
         own = {p.name for p in self.live.parameters}
         for leaf in [n for n in self.grads.standing if n not in own]:
-            del self.grads.standing[leaf]
+            gradient, t = self.grads.standing.pop(leaf), self.grads.leaves[leaf]()
+            if t is not None:
+                vars(t)[RETAINED] = gradient
+            del gradient, t
         self.lasting = {self.live.known(t).names[0] for t in self.grads.standing.values()}
         self.numbers.zeros.clear()
         self.found.forget_abandoned()
@@ -281,7 +284,7 @@ class StepRecorder(Recorder):
     def _finished(self, outputs: tuple[str, ...]) -> Graph:
         """The graph; gradients that stand outlive the step like the parameters they belong to."""
         graph = super()._finished(outputs)
-        grads = {value.storage: f"{leaf}.grad" for leaf, value in self.played.machine.gradients.items()}
+        grads = {value.storage: f"{leaf}.grad" for leaf, value in self.played.machine.gradients.items() if leaf in self.grads.standing}
         env = self.played.env
         names = [n for t in self.survivors.tensors if (n := self.called(t)) in env]
         self.survivors.of_gradients = {n: grads[env[n].storage] for n in names if env[n].storage in grads}

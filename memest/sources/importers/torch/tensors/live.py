@@ -58,6 +58,7 @@ class LiveTensors:
         self.early: list[str] = []
         self._ledger = ledger
         self._used: set[str] = set()
+        self._numbers: dict[str, int] = {}  # up to which names with a number are taken
         self.twins: dict[int, torch.Tensor] = {}
         self._on_meta = on_meta
         self._refusal = refusal
@@ -199,9 +200,10 @@ class LiveTensors:
         """``base``, or with a number where it is taken."""
         if base not in self._used:
             return base
-        n = 2
+        n = self._numbers.get(base, 2)
         while f"{base}_{n}" in self._used:
             n += 1
+        self._numbers[base] = n
         return f"{base}_{n}"
 
     def taken(self, name: str) -> bool:
