@@ -252,7 +252,7 @@ TORCH_MODELS = textwrap.dedent(
 
     class Strange(nn.Module):
         def forward(self, x):
-            return torch.linalg.eigvalsh(x)
+            return torch.linalg.eigvals(x)
 
     class LooksAtData(nn.Module):
         def forward(self, x):
@@ -271,7 +271,7 @@ TORCH_MODELS = textwrap.dedent(
 @pytest.mark.parametrize(
     ("call", "code", "words"),
     [
-        ("Unsupported", 3, ("eigvalsh", "inner.1", "bad_nets.py:14")),
+        ("Unsupported", 3, ("eigvals", "inner.1", "bad_nets.py:14")),
         ("LooksAtData", 3, ("bad_nets.py:18",)),
         ("Fails", 3, ("two lines",)),
         ("number", 2, ("not a torch.nn.Module",)),

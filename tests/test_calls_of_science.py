@@ -41,6 +41,8 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "right vectors": (lambda a: torch.linalg.svd(a, full_matrices=False)[2], (WIDE,)),
     "right vectors of many rows": (lambda a: torch.linalg.svd(a, full_matrices=False)[2], (TALL,)),
     "svd of all": (lambda m: sum(t.sum() for t in torch.linalg.svd(m)), (BATCH,)),
+    "qr": (lambda a, b: sum(t.sum() for m in (a, b) for t in torch.linalg.qr(m)), (TALL, WIDE)),
+    "qr's parts": (lambda a, b: torch.linalg.qr(a)[1].sum() + torch.linalg.qr(b)[1].sum(), (TALL, WIDE)),
     "pinv": (lambda a, b: torch.linalg.pinv(a).sum() + torch.linalg.pinv(b).sum(), (TALL, WIDE)),
     "triangles": (lambda m, b: torch.linalg.solve_triangular(m, torch.cholesky_solve(b, m), upper=False), (BATCH, (6, 3, 2))),
     "whitening": (lambda m: torch.cholesky_inverse(torch.linalg.cholesky(m @ m.mT + torch.eye(3))), (BATCH,)),

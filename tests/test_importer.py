@@ -81,16 +81,18 @@ def test_module_is_left_as_found_when_import_fails() -> None:
             self.norm = nn.BatchNorm2d(3)
 
         def forward(self, x: Any) -> Any:
-            return torch.linalg.eigh(self.norm(x))
+            return torch.linalg.ldl_factor(self.norm(x))
 
     module = Unsupported()
     function, parameters = torch.overrides.has_torch_function, [id(p) for p in module.parameters()]
+    called, handed = nn.Module._call_impl, nn.functional.handle_torch_function
     with pytest.raises(UnsupportedError):
         from_torch(module, (2, 3, 4, 4))
     assert torch.overrides.has_torch_function is function
+    assert nn.Module._call_impl is called and nn.functional.handle_torch_function is handed
     assert [id(p) for p in module.parameters()] == parameters
     assert not nn.modules.module._global_forward_hooks and not nn.modules.module._global_forward_pre_hooks
-    assert module(torch.rand(2, 3, 4, 4))[1].shape == (2, 3, 4, 4), "calls are ordinary again"
+    assert module(torch.rand(2, 3, 4, 4))[0].shape == (2, 3, 4, 4), "calls are ordinary again"
 
 
 def test_meta_and_cpu_modules_give_one_graph() -> None:
@@ -176,6 +178,18 @@ def test_shared_modules_own_one_set_of_parameters() -> None:
     assert sum("conv.weight" in layer.reads for layer in graph.layers) == 2
 
 
+def test_a_module_with_hooks_of_its_own_stands_where_one_without_does() -> None:
+    """Modules without hooks are told of by a shorter way than torch's."""
+    names: list[list[str]] = []
+    for hooked in (False, True):
+        module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
+        if hooked:
+            module[1].register_forward_hook(lambda module, args, result: result + 1)
+            module[1][0].register_forward_pre_hook(lambda module, args: None)
+        names.append([layer.name for layer in from_torch(module, (2, 3, 5, 5)).layers])
+    assert names == [["0", "1.0", "1.1"], ["0", "1.0", "1.1", "add"]]
+
+
 def test_tied_parameters_are_one() -> None:
     module = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1))
     module[2].weight = module[0].weight
@@ -248,8 +262,8 @@ def refusal(forward: Any, error: type[Exception]) -> str:
 
 def test_unsupported_call_names_call_module_and_line() -> None:
     line = test_unsupported_call_names_call_module_and_line.__code__.co_firstlineno
-    message = refusal(lambda x: torch.linalg.eigh(x), UnsupportedError)
-    assert "eigh" in message
+    message = refusal(lambda x: torch.linalg.ldl_factor(x), UnsupportedError)
+    assert "ldl_factor" in message
     assert "block" in message
     assert f"test_importer.py:{line + 2}" in message
 

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.autograd import Variable  # noqa: E402
 
 from validation.steps import Case, compare  # noqa: E402
 
@@ -83,7 +84,23 @@ def prompt() -> Case:
     return Case(step, inputs(), [model, box])
 
 
-CASES: dict[str, Callable[[], Case]] = {make.__name__: make for make in (perturbation, probe, network, prompt)}
+def variables() -> Case:
+    """Old code puts ``Variable`` around all."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step(x: Any, y: Any) -> Any:
+        x, y = Variable(x), Variable(y)
+        noise = Variable(x * 2, requires_grad=True)
+        optimizer.zero_grad()
+        (F.cross_entropy(model(x), y) + model(noise).sum()).backward()
+        optimizer.step()
+        return noise.grad.sum()
+
+    return Case(step, inputs(), [model, optimizer])
+
+
+CASES: dict[str, Callable[[], Case]] = {make.__name__: make for make in (perturbation, probe, network, prompt, variables)}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -261,6 +261,18 @@ def test_layers_without_a_rule_are_refused_by_name() -> None:
         estimated(c.build(c.layer("tril", c.input("x", (1, 4, 8, 8)), name="t")), (1, 4, 8, 8), mode="infer")
 
 
+def test_groups_of_one_channel_are_no_depthwise_convolution_in_keras() -> None:
+    """Conv2D(groups=channels), as ConvNeXt has it, is compiled by XLA; DepthwiseConv2D has a kernel of its own."""
+    b = Builder("grouped")
+    x = b.input("x", (1, 4, 8, 8))
+    same = {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4}
+    estimated(b.build(b.layer("conv2d", x, name="c", **same)), (1, 4, 8, 8), mode="infer")
+    c = Builder("grouped")
+    y = c.input("x", (1, 4, 8, 8))
+    with pytest.raises(UnsupportedError, match="XLA"):
+        estimated(c.build(c.layer("conv2d", y, name="c.grouped", **same)), (1, 4, 8, 8), mode="infer")
+
+
 def test_settings_are_those_of_one_runtime() -> None:
     with pytest.raises(UsageError, match="onednn"):
         memest.estimate(small(), input_shape=IMAGES, onednn="off")

@@ -1,25 +1,26 @@
 """From records of malloc to the table of small blocks: what each operator's calls ask for between a step's tensors.
 
 ``python -m validation.process.tabulating FOLDER`` reads ``NAME.npz`` of :mod:`recording` for each of its cases and writes ``blocks.json``
-beside the model. Between two events of a step (a tensor comes, or goes) some blocks come and go at once: of these the most of a size at
-one time counts. The others stay, and are told by when they go: so many events later in the same call (``+``), with a tensor that comes
-near (``T``), in the layer's backward (``B``), with the step (``E``), or never (``N``). Of the calls of a kind in a network the one with
-the median number of them is told; first steps have kinds of their own.
+beside the model: what is asked for and given back between two events of a step (a tensor comes, or goes), in its order. A block goes
+where the call itself gives it back, or later: so many events on in the same phase (``+``), with a tensor that comes near (``T``), in the
+layer's backward (``B``), with the step (``E``), or never (``N``). Of all calls of a kind the commonest is told; calls that
+are new in a first step have kinds of their own, and no other of a first step is told.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from memest.memory.allocators.glibc import chunk_size
 from memest.memory.stream import Event
-from memest.runtimes.torch.process.blocks import DATA, SIGNS, runs_of
+from memest.runtimes.torch.process.blocks import CLEARED, DATA, biased, new_ones, runs_of
+from memest.runtimes.torch.script import script
 
 NEAR, LATER = 3, 40
 CASES: dict[str, tuple[str, tuple[int, ...], str, str]] = {
@@ -34,72 +35,78 @@ CASES: dict[str, tuple[str, tuple[int, ...], str, str]] = {
     "densenet": ("torchvision.models:densenet121()", (2, 3, 64, 64), "adam", "cross_entropy"),
     "unet3d": ("validation.networks:UNet3d(base_filters=8)", (1, 1, 32, 32, 32), "adam", "mse"),
     "unet3di": ("validation.networks:UNet3d(base_filters=8)", (1, 1, 32, 32, 32), "", ""),
+    "densenet_i": ("torchvision.models:densenet121()", (4, 3, 224, 224), "", ""),
+    "resnet50": ("torchvision.models:resnet50()", (4, 3, 224, 224), "adam", "cross_entropy"),
     "vgg": ("torchvision.models:vgg11(num_classes=10)", (1, 3, 64, 64), "sgd:momentum=0.9", "cross_entropy"),
 }
 ENDS = -1
 OURS = 1  # the thread that runs the step
+CALLOC, TENSORS, MOVES = 1, 2, -2  # the interposer's words
 
 
 Records = Sequence[tuple[int, int, int, int, int]]
 
 
 class Small(NamedTuple):
-    """A block that is no tensor: bytes, alignment (0: none), and the gap in which it goes (None: later)."""
+    """A block that is no tensor: bytes, alignment (CLEARED: by calloc), the gap in which it comes, and its number."""
 
     nbytes: int
     aligned: int
-    gone: int | None
+    gap: int
+    number: int
 
 
-class Gap(NamedTuple):
-    """What stays of what comes between two events, and of what does not the most at one time by bytes and alignment."""
+class Recorded(NamedTuple):
+    """A step: bytes of its events (releases negative), what is done in the gap before each (a block comes, or the one of a number goes),
+    and the gaps in which blocks go (ENDS: in the step after; none: later)."""
 
-    stay: list[Small]
-    most: dict[tuple[int, int], int]
+    deltas: list[int]
+    gaps: list[list[Small | int]]
+    gone: dict[int, int]
 
 
-def gaps_of(records: Records, after: Records) -> tuple[list[Gap], list[int]]:
-    """The gaps (one before each event, and one after the last), and the events as bytes, releases negative. What the step ``after`` gives
-    back goes in the last gap."""
-    alive: dict[int, tuple[int, int, int, int]] = {}  # by address: bytes, alignment, gap, number (tensors: -1)
-    born: list[tuple[int, int, int]] = []
-    gone: dict[int, int] = {}
+def recorded(records: Records, after: Records) -> Recorded:
+    """A step's events and blocks, and of the step ``after`` what it gives back."""
+    alive: dict[int, tuple[int, int]] = {}  # by address: bytes and number; tensors: -1
     deltas: list[int] = []
-    pending: list[tuple[int, bool, int]] = []
+    gaps: list[list[Small | int]] = [[]]
+    gone: dict[int, int] = {}
+    count = 0
+    moving: int | None = None  # the block that realloc gives back once it has another
+
+    def goes(number: int) -> None:
+        gone[number] = len(deltas)
+        gaps[-1].append(number)
+
     for size, address, aligned, thread, kind in records:
         if thread != OURS:
             continue
-        if size >= 0 and kind == 2:
-            alive[address] = (size, 0, 0, -1)
+        if size >= 0 and kind == TENSORS:
+            alive[address] = size, -1
             deltas.append(size)
+            gaps.append([])
         elif size >= 0:
-            alive[address] = (size, aligned, len(deltas), len(born))
-            born.append((size, aligned, len(deltas)))
-            pending.append((len(born) - 1, True, len(deltas)))
+            alive[address] = size, count
+            gaps[-1].append(Small(size, CLEARED if kind == CALLOC else aligned, len(deltas), count))
+            count += 1
+            if moving is not None:
+                goes(moving)
+                moving = None
         elif address in alive:
-            nbytes, _, _, number = alive.pop(address)
+            nbytes, number = alive.pop(address)
             if number < 0:
                 deltas.append(-nbytes)
+                gaps.append([])
+            elif size == MOVES:
+                moving = number
             else:
-                gone[number] = len(deltas)
-                pending.append((number, False, len(deltas)))
+                goes(number)
     for size, address, *_ in after:
         if size >= 0:
             alive.pop(address, None)
         elif address in alive:
-            gone.setdefault(alive.pop(address)[3], ENDS)
-    found = [Gap([], {}) for _ in range(len(deltas) + 1)]
-    counts: dict[tuple[int, tuple[int, int]], int] = {}
-    for number, came, gap in pending:
-        nbytes, aligned, birth = born[number]
-        if gone.get(number) != birth:
-            if came:
-                found[gap].stay.append(Small(nbytes, aligned, gone.get(number)))
-            continue
-        passing = (nbytes if aligned else chunk_size(nbytes) - 8, aligned)
-        counts[gap, passing] = counts.get((gap, passing), 0) + (1 if came else -1)
-        found[gap].most[passing] = max(found[gap].most.get(passing, 0), counts[gap, passing])
-    return found, deltas
+            gone.setdefault(alive.pop(address)[1], ENDS)
+    return Recorded(deltas, gaps, gone)
 
 
 def lined_up(events: Sequence[Event], deltas: Sequence[int]) -> list[Event]:
@@ -116,24 +123,41 @@ def lined_up(events: Sequence[Event], deltas: Sequence[int]) -> list[Event]:
     return found
 
 
-def told(events: Sequence[Event], gaps: Sequence[Gap]) -> dict[str, list[Any]]:
-    """The scripts of each run of events, by its key."""
+def told(events: Sequence[Event], with_bias: Collection[str], step: Recorded, *, first: bool) -> Iterator[tuple[str, list[Any]]]:
+    """Of each run of events its key and its scripts."""
     made = {e.storage.id: n for n, e in enumerate(events) if e.delta > 0}
-    runs = runs_of(events)
+    runs = runs_of(events, with_bias)
     run_at = {n: run for run in runs for n in range(run.start, run.stop)}
     backward = {run.layer: run for run in reversed(runs) if run.phase == "backward"}
-    calls: dict[str, list[list[Any]]] = {}
-    for run in runs:
+    mode = "train" if backward else "infer"
+    for run, new in zip(runs, new_ones(runs, events), strict=True):
         scripts: list[Any] = []
+        numbers: dict[int, int] = {}
         for n in range(run.start, run.stop):
-            stay: list[Any] = []
-            for small in gaps[n + 1].stay:
-                last = small.gone if small.gone in (None, ENDS) else small.gone - 1
-                goes, by = _goes(n, last, events, made, run_at, backward)
-                stay.append([small.nbytes, small.aligned, goes, by])
-            scripts.append([stay, [[*passing, count] for passing, count in gaps[n + 1].most.items()]])
-        calls.setdefault(run.key, []).append(scripts)
-    return {key: sorted(found, key=lambda scripts: sum(len(s[0]) for s in scripts))[len(found) // 2] for key, found in calls.items()}
+            acts: list[Any] = []
+            for small in step.gaps[n]:
+                if isinstance(small, int):
+                    if small in numbers:
+                        acts.append(-1 - numbers[small])
+                    continue
+                gap = step.gone.get(small.number)
+                numbers[small.number] = len(numbers)
+                if gap is not None and n <= gap < run.stop:
+                    goes: tuple[str, int] = "=", 0
+                else:
+                    goes = _goes(n, gap if gap in (None, ENDS) else gap - 1, events, made, run_at, backward)
+                acts.append([small.nbytes, small.aligned, *goes])
+            scripts.append(acts)
+        if new or not first:
+            yield "|".join((mode, "new" if first else "later", run.phase, run.op, run.signs, run.before)), scripts
+
+
+def _usual(calls: list[list[Any]]) -> list[Any]:
+    """The commonest of them; of several, the one with the median number of blocks."""
+    counts = Counter(map(json.dumps, calls))
+    most = sorted((text for text, count in counts.items() if count == max(counts.values())), key=len)
+    found: list[Any] = json.loads(most[len(most) // 2])
+    return found
 
 
 def _goes(n: int, last: int | None, events: Sequence[Event], made: dict[int, int], run_at: dict[int, Any], backward: dict[str, Any]) -> Any:
@@ -141,8 +165,6 @@ def _goes(n: int, last: int | None, events: Sequence[Event], made: dict[int, int
         return "N", 0
     if last < 0:
         return "E", 0
-    if run_at[last] is run_at[n]:
-        return "+", last - n
     tensor = made.get(events[last].storage.id) if events[last].delta < 0 else None
     if tensor is not None and abs(tensor - n) <= NEAR:
         return "T", tensor - n
@@ -160,32 +182,31 @@ def main() -> int:
     from validation.process.measuring import built
 
     folder = Path(sys.argv[1])
-    scripts: list[Any] = []
-    numbers: dict[str, int] = {}
-    table: dict[str, list[int]] = {}
+    calls: dict[str, list[list[Any]]] = {}
     for name, (model, shape, optimizer, loss) in CASES.items():
         graph = memest.from_torch(built(model), shape)
         how: dict[str, Any] = {"mode": "train", "optimizer": optimizer, "loss": loss} if optimizer else {"mode": "infer"}
         estimate = memest.estimate(graph, input_shape=shape, machine=memest.Cpu.detect(), **how)
         records = np.load(folder / f"{name}.npz")
         for step, after, stream in (("step1", "step2", estimate.steps.first()), ("step2", "step3", estimate.steps.asked())):
-            gaps, deltas = gaps_of(records[step].tolist(), records[after].tolist())
+            made = recorded(records[step].tolist(), records[after].tolist())
             try:
-                events = lined_up(stream.events, deltas)
+                events = lined_up(stream.events, made.deltas)
             except ValueError as e:
                 print(f"{name}, {step}: {e}", file=sys.stderr)
                 continue
-            new = 0
-            for key, found in told(events, gaps).items():
-                kind = f"{key}|{'first' if step == 'step1' else 'later'}"
-                if kind not in table:
-                    new += 1
-                    table[kind] = [numbers.setdefault(json.dumps(s), len(numbers)) for s in found]
-            print(f"{name}, {step}: {new} of new kinds", file=sys.stderr)
-    scripts = [json.loads(text) for text in numbers]
-    data = {"torch": "2.13.0", "runs": table, "scripts": scripts}
+            for key, scripts in told(events, biased(script(estimate.steps)[0]), made, first=step == "step1"):
+                calls.setdefault(key, []).append(scripts)
+            print(f"{name}, {step}: {len(calls)} kinds", file=sys.stderr)
+    takes: dict[tuple[Any, ...], int] = {}
+    numbers: dict[tuple[int, ...], int] = {}
+    table: dict[str, list[int]] = {}
+    for key, found in calls.items():
+        kept = [tuple(act if isinstance(act, int) else takes.setdefault(tuple(act), len(takes)) for act in acts) for acts in _usual(found)]
+        table[key] = [numbers.setdefault(acts, len(numbers)) for acts in kept]
+    data = {"torch": "2.13.0", "runs": table, "scripts": list(numbers), "takes": list(takes)}
     DATA.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"{len(table)} kinds of calls, {len(scripts)} scripts, {SIGNS} signs", file=sys.stderr)
+    print(f"{len(table)} kinds of calls, {len(numbers)} scripts", file=sys.stderr)
     return 0
 
 

@@ -25,7 +25,8 @@ LATER_HEADER = 0x30
 
 def chunk_size(nbytes: int) -> int:
     """Bytes of the chunk for a request."""
-    return max(LEAST, (nbytes + 8 + 15) & ~15)
+    size = (nbytes + 8 + 15) & ~15
+    return size if size > LEAST else LEAST
 
 
 def large_bin(size: int) -> int:
@@ -53,6 +54,7 @@ class Arena:
         self.ends: dict[int, int] = {}  # of chunks in bins: where they end, where they start
         self.unsorted: dict[int, None] = {}  # oldest first, as are those of a small bin
         self.small: dict[int, dict[int, None]] = {}
+        self.filled = 0  # small bins that hold something: bit n, chunks of 16 n bytes
         self.sizes: list[int] = []  # of large chunks in bins, in order
         self.large: dict[int, list[int]] = {}
         self.fast: dict[int, list[int]] = {}
@@ -186,6 +188,7 @@ class Arena:
             del found[chunk]
             if not found:
                 del self.small[size]
+                self.filled &= ~(1 << (size >> 4))
         else:
             group = self.large[size]
             group.remove(chunk)
@@ -202,7 +205,12 @@ class Arena:
     def _sort(self, chunk: int, size: int) -> None:
         """Into the bin of its size; of large ones of a size, a new one is the second."""
         if size < SMALL:
-            self.small.setdefault(size, {})[chunk] = None
+            found = self.small.get(size)
+            if found is None:
+                self.small[size] = {chunk: None}
+                self.filled |= 1 << (size >> 4)
+            else:
+                found[chunk] = None
         elif size in self.large:
             self.large[size].insert(1, chunk)
         else:
@@ -259,13 +267,13 @@ class Arena:
     def _sorted(self, size: int, small: bool) -> int | None:
         """All unsorted chunks go to their bins, oldest first; one that fits is taken (or kept in the thread cache until all are sorted)."""
         kept = False
-        unsorted = self.unsorted
+        unsorted, sizes, ends = self.unsorted, self.size, self.ends
         while unsorted:
             chunk = next(iter(unsorted))
-            held = self.size[chunk]
+            held = sizes[chunk]
             if small and chunk == self.remainder and len(unsorted) == 1 and held > size + LEAST:
                 self._unlink(chunk)
-                self.size[chunk] = size
+                sizes[chunk] = size
                 self._put(chunk + size, held - size)
                 self.remainder = chunk + size
                 return chunk
@@ -273,7 +281,7 @@ class Arena:
             if held != size:
                 self._sort(chunk, held)
                 continue
-            del self.ends[chunk + held]
+            del ends[chunk + held]
             if size > CACHED:
                 return chunk
             cached = self.cached[size]
@@ -286,10 +294,10 @@ class Arena:
     def _fitting(self, size: int, small: bool) -> int | None:
         """Of the smallest chunks that are large enough, cut to size; None where there is none."""
         chunk = None
-        if small and self.small:
-            larger = [s for s in self.small if s > size]
+        if small:
+            larger = self.filled >> (size >> 4) + 1 << (size >> 4) + 1
             if larger:
-                chunk = next(iter(self.small[min(larger)]))
+                chunk = next(iter(self.small[(larger & -larger).bit_length() - 1 << 4]))
         if chunk is None:
             at = bisect_left(self.sizes, size)
             if at == len(self.sizes):

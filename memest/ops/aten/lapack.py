@@ -17,14 +17,22 @@ from memest.ops.aten.places import refuse_on_cuda
 from memest.ops.aten.reductions import judge_into
 from memest.ops.aten.views import reshaped
 from memest.ops.tape import Tape, Tensor
+from memest.sizes.choices import least
 
 
 def check_square(k: Tape, what: str, t: Tensor) -> None:
     """Square matrices of real numbers that LAPACK takes."""
+    check_matrices(k, what, t, "square matrices")
+    if t.shape[-1] != t.shape[-2]:
+        raise ShapeError(f"{what} takes square matrices of real numbers, got shape {list(t.shape)} of {t.dtype}")
+
+
+def check_matrices(k: Tape, what: str, t: Tensor, kind: str = "matrices") -> None:
+    """Matrices of real numbers that LAPACK takes."""
     refuse_on_cuda(k)
     refuse_dtypes(what, t, HALVES)
-    if t.dtype not in FLOATING or t.ndim < 2 or t.shape[-1] != t.shape[-2]:
-        raise ShapeError(f"{what} takes square matrices of real numbers, got shape {list(t.shape)} of {t.dtype}")
+    if t.dtype not in FLOATING or t.ndim < 2:
+        raise ShapeError(f"{what} takes {kind} of real numbers, got shape {list(t.shape)} of {t.dtype}")
 
 
 def by_columns(k: Tape, shape: Shape, dtype: str) -> Tensor:
@@ -99,3 +107,26 @@ def triangle_of(k: Tape, t: Tensor) -> Tensor:
         dense = contiguous(k, t)
         k.free(None if dense is t else dense)
     return out
+
+
+def triangle_solved(k: Tape, matrix: Tensor, other: Tensor) -> Tensor:
+    """``linalg_solve_triangular``: in place of a copy of the right sides, which lies by columns; a matrix with gaps is copied."""
+    out = by_columns(k, other.shape, other.dtype)
+    turned = adjoint(k, matrix)
+    if not (matrix.is_contiguous or turned.is_contiguous):
+        k.free(k.empty(matrix.shape, matrix.dtype))
+    return out
+
+
+def decomposed(k: Tape, what: str, input: Tensor, full: bool, vectors: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """``_linalg_svd``: U, the values and V transposed."""
+    check_matrices(k, what, input)
+    *batch, rows, columns = input.shape
+    fewest = least(rows, columns)
+    left = by_columns(k, (*batch, rows, rows if full else fewest), input.dtype) if vectors else None
+    right = by_columns(k, (*batch, columns if full else fewest, columns), input.dtype) if vectors else None
+    values = k.empty((*batch, fewest), input.dtype)
+    info = infos(k, input)
+    k.free(by_columns(k, input.shape, input.dtype))
+    check_errors(k, info)
+    return left, values, right

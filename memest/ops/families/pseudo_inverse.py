@@ -1,8 +1,6 @@
-"""Pseudo-inverses, by singular values, and solutions of least squares, whose gradients are made with pseudo-inverses.
+"""Pseudo-inverses, by singular values.
 
-Source: aten/src/ATen/native/LinearAlgebra.cpp (``linalg_pinv``), BatchLinearAlgebra.cpp (``linalg_lstsq``), BatchLinearAlgebraKernel.cpp
-(``apply_lstsq``); LAPACK's sgelsy says how much it works with; torch/csrc/autograd/FunctionsManual.cpp (``pinv_backward``,
-``linalg_lstsq_backward``).
+Source: aten/src/ATen/native/LinearAlgebra.cpp (``linalg_pinv``); torch/csrc/autograd/FunctionsManual.cpp (``pinv_backward``).
 """
 
 from __future__ import annotations
@@ -11,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.ops.aten.iterator import elementwise, incoming, where
-from memest.ops.aten.lapack import adjoint, product_of
+from memest.ops.aten.lapack import adjoint, decomposed, product_of
 from memest.ops.aten.views import unsqueezed
-from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32
-from memest.ops.families.singular_values import decomposed
+from memest.ops.facts import EVERYWHERE_FACTS, REFUSED
 from memest.ops.operator import Example
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import row
@@ -25,6 +22,7 @@ Grads = Sequence[Tensor | None]
 
 def _pinv(k: Tape, input: Tensor) -> Tensor:
     """V times the inverses of those values that are above a tolerance, times U transposed."""
+    k.save(input=input)
     absolute, relative = k.empty((), "float64"), k.empty((), "float64")
     left, values, right = decomposed(k, "linalg.pinv", input, False, True)
     assert left is not None and right is not None
@@ -40,11 +38,11 @@ def _pinv(k: Tape, input: Tensor) -> Tensor:
     weighed = elementwise(k, adjoint(k, right), unsqueezed(k, kept, kept.ndim - 1))
     out = product_of(k, weighed, adjoint(k, left))
     k.free(weighed, kept, tolerance, left, values, right, absolute, relative)
-    k.save(input=input, result=out)
+    k.save(result=out)
     return out
 
 
-def gradient(k: Tape, grad: Tensor, inverse: Tensor, matrix: Tensor) -> Tensor:
+def _gradient(k: Tape, grad: Tensor, inverse: Tensor, matrix: Tensor) -> Tensor:
     """``pinv_backward``: four terms of one expression, whose parts live until its end."""
     turned, back = adjoint(k, inverse), adjoint(k, grad)
     if matrix.shape[-2] <= matrix.shape[-1]:
@@ -73,11 +71,11 @@ def gradient(k: Tape, grad: Tensor, inverse: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _pinv_backward(k: Tape, saved: Saved, grads: Grads) -> list[Tensor | None]:
-    return [gradient(k, incoming(grads), saved["result"], saved["input"])]
+    return [_gradient(k, incoming(grads), saved["result"], saved["input"])]
 
 
 SHAPES = ((4, 4), (6, 3, 3), (50, 3), (2, 50, 3), (2, 3, 50), (2, 3, 4, 4))
-FACTS = EVERYWHERE_FACTS.but(autocast=FLOAT32)
+FACTS = EVERYWHERE_FACTS.but(autocast=REFUSED)
 ROWS = (
     row(
         "linalg_pinv",

@@ -10,45 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memest.errors import ShapeError
-from memest.network.dtypes import FLOATING, HALVES
 from memest.network.tensor import Shape
-from memest.ops.aten.iterator import elementwise, refuse_dtypes
-from memest.ops.aten.lapack import adjoint, by_columns, check_errors, infos, product_of, replaced
-from memest.ops.aten.places import refuse_on_cuda
+from memest.ops.aten.iterator import elementwise
+from memest.ops.aten.lapack import adjoint, decomposed, product_of, replaced
 from memest.ops.aten.views import unsqueezed
 from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32
 from memest.ops.operator import Example, flag
 from memest.ops.tape import Tape, Tensor
 from memest.ops.writing import attribute, row
-from memest.sizes.choices import least
 
-Parts = tuple[Tensor | None, Tensor, Tensor | None]
 Saved = dict[str, Any]
 Grads = Sequence[Tensor | None]
-
-
-def decomposed(k: Tape, what: str, input: Tensor, full: bool, vectors: bool) -> Parts:
-    """``_linalg_svd``: U, the values and V transposed."""
-    refuse_on_cuda(k)
-    refuse_dtypes(what, input, HALVES)
-    if input.dtype not in FLOATING or input.ndim < 2:
-        raise ShapeError(f"{what} takes matrices of real numbers, got shape {list(input.shape)} of {input.dtype}")
-    *batch, rows, columns = input.shape
-    fewest = least(rows, columns)
-    left = by_columns(k, (*batch, rows, rows if full else fewest), input.dtype) if vectors else None
-    right = by_columns(k, (*batch, columns if full else fewest, columns), input.dtype) if vectors else None
-    values = k.empty((*batch, fewest), input.dtype)
-    info = infos(k, input)
-    k.free(by_columns(k, input.shape, input.dtype))
-    check_errors(k, info)
-    return left, values, right
 
 
 def _svd(k: Tape, input: Tensor, *, full_matrices: bool) -> tuple[Tensor, ...]:
     left, values, right = decomposed(k, "linalg.svd", input, full_matrices, True)
     assert left is not None and right is not None
-    k.save(left=left, values=values, right=right)
+    k.save(values=values, left=left, right=right)
     return left, values, right
 
 

@@ -10,9 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from memest.errors import UnsupportedError
-from memest.network.tensor import is_contiguous
 from memest.ops.aten.iterator import elementwise, incoming
-from memest.ops.aten.lapack import adjoint, by_columns, check_errors, check_square, infos, product_of, replaced, triangle_of
+from memest.ops.aten.lapack import (
+    adjoint,
+    by_columns,
+    check_errors,
+    check_square,
+    infos,
+    product_of,
+    replaced,
+    triangle_of,
+    triangle_solved,
+)
 from memest.ops.facts import EVERYWHERE_FACTS, FLOAT32
 from memest.ops.operator import Example, flag
 from memest.ops.tape import Tape, Tensor
@@ -29,30 +38,17 @@ def _check(k: Tape, what: str, matrix: Tensor, other: Tensor, left: bool) -> Non
         raise UnsupportedError(f"{what} of shapes {list(matrix.shape)} and {list(other.shape)} has no rule; expand the batches before")
 
 
-def _lies_whole(k: Tape, t: Tensor) -> bool:
-    turned = adjoint(k, t)
-    return t.is_contiguous or is_contiguous(turned.shape, turned.strides)
-
-
-def _solved(k: Tape, matrix: Tensor, other: Tensor) -> Tensor:
-    """Solved in place of a copy of the right sides, which lies by columns; a matrix with gaps is copied."""
-    out = by_columns(k, other.shape, other.dtype)
-    if not _lies_whole(k, matrix):
-        k.free(k.empty(matrix.shape, matrix.dtype))
-    return out
-
-
 def _solve(k: Tape, input: Tensor, other: Tensor, *, upper: bool, left: bool, unitriangular: bool) -> Tensor:
     _check(k, "linalg.solve_triangular", input, other, left)
     k.save(input=input)
-    out = _solved(k, input, other)
+    out = triangle_solved(k, input, other)
     k.save(result=out)
     return out
 
 
 def _solve_backward(k: Tape, saved: Saved, grads: Grads, *, upper: bool, left: bool, unitriangular: bool) -> list[Tensor | None]:
     """That of the right sides solves the system turned; that of the matrix is the triangle of -(it @ result.mH())."""
-    solved = _solved(k, adjoint(k, saved["input"]), incoming(grads))
+    solved = triangle_solved(k, adjoint(k, saved["input"]), incoming(grads))
     first = None
     if k.needs[0]:
         turned = adjoint(k, saved["result"])
@@ -73,7 +69,7 @@ def _factor_solved(k: Tape, other: Tensor, factor: Tensor) -> Tensor:
 
 def _cholesky_solve(k: Tape, input: Tensor, input2: Tensor, *, upper: bool) -> Tensor:
     _check(k, "cholesky_solve", input2, input, True)
-    k.save(input=input, input2=input2)
+    k.save(input2=input2, input=input)
     out = _factor_solved(k, input, input2)
     k.save(result=out)
     return out

@@ -33,7 +33,7 @@ def convolution(here: Here) -> None:
     stride, dilation = (expand(here.given.get(name, 1), dims) for name in ("stride", "dilation"))
     if groups == 1:
         op, name, shape = f"Conv{max(dims, 2)}D", "convolution", _transposed_weight(weight)
-    elif dims == 2 and groups == value.shape[-1]:
+    elif dims == 2 and groups == value.shape[-1] and not here.layer.name.endswith(".grouped"):
         op, name, shape = "DepthwiseConv2dNative", "depthwise", (*weight[2:], groups, weight[0] // groups)
     else:
         raise UnsupportedError("no rule for a grouped convolution on tensorflow-cpu: Keras compiles it with XLA; use groups of one or all")

@@ -1,29 +1,35 @@
 """The small blocks that torch asks malloc for between a step's tensors, by operator: data, recorded under an interposer.
 
-``blocks.json`` (written by ``validation/process/tabulating.py``) has for each kind of call (its operator, its phase, and the signs of its
-events: a tensor comes, or goes) what is asked for after each of these events: blocks that stay, with when they go, and how many of a size
-come and go at once. A call of a kind that was not recorded takes those of the nearest: its operator's in that phase, else any of that
-phase.
+``blocks.json`` (written by ``validation/process/tabulating.py``) has for each kind of call (in training or inference, new in a first step
+or as it is later, its phase, its operator, and the signs of its events: a tensor comes, or goes) what is asked for before each of these
+events, one block after the other, and when each goes. A call of a kind that was not recorded takes those of the nearest: its operator's in
+that phase, else any of that phase.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from memest.memory.allocators.glibc import CACHED, HEADER, MOST_CACHED, chunk_size
 from memest.memory.stream import Event
 
 DATA = Path(__file__).with_name("blocks.json")
-SIGNS = 24  # of a key: longer calls are alike from there on
 
-Goes = Literal["+", "T", "B", "E", "N"]
+CLEARED = -1
+BIAS, OPTIMIZER = ".bias", "optimizer_step"
+
+Goes = Literal["=", "+", "T", "B", "E", "N"]
 
 
 class Run(NamedTuple):
-    """Events ``start`` to ``stop`` of one call."""
+    """Events ``start`` to ``stop`` of one call: ``signs`` tells whether its layer is biased, and of each event whether a workspace comes,
+    another tensor, or one goes; ``before`` is the operator of the call before it."""
 
     start: int
     stop: int
@@ -31,16 +37,17 @@ class Run(NamedTuple):
     op: str
     phase: str
     signs: str
+    before: str
 
-    @property
-    def key(self) -> str:
-        """What kind of call it is."""
-        return f"{self.op}|{self.phase}|{self.signs[:SIGNS]}"
+    def call(self, events: Sequence[Event]) -> tuple[str, str, tuple[int, ...]]:
+        """What it is among all calls: the operator, and bytes that come and go."""
+        return self.op, self.phase, tuple(e.delta for e in events[self.start : self.stop])
 
 
-class Stays(NamedTuple):
-    """A block that stays, and when it goes: ``by`` events later (``+``), with the tensor of an event that lies ``by`` away (``T``), after
-    the event ``by`` of the layer's backward (``B``), when the step ends (``E``), or never (``N``)."""
+class Take(NamedTuple):
+    """A block that is asked for: ``nbytes``, at a multiple of ``aligned`` (0: of malloc's own; CLEARED: by calloc), and when it goes: when
+    the script says so (``=``), after the event that lies ``by`` further (``+``), with the tensor of an event that lies ``by`` away (``T``),
+    after the event ``by`` of the layer's backward (``B``), when the step ends (``E``), or never (``N``)."""
 
     nbytes: int
     aligned: int
@@ -48,67 +55,103 @@ class Stays(NamedTuple):
     by: int
 
 
-class Passing(NamedTuple):
-    """So many blocks of a size at one time, that come and go at once."""
-
-    nbytes: int
-    aligned: int
-    most: int
-
-
 class Script(NamedTuple):
-    """What is asked for after an event."""
+    """What is done before an event, in ``full``: blocks are taken, each with its number in the call, and those of a number go. In ``brief``
+    it is that without blocks that come and go at once: where the thread cache holds as many of each size (bytes of chunks) as ``cached``
+    says, they change nothing."""
 
-    stays: tuple[Stays, ...]
-    passing: tuple[Passing, ...]
+    full: tuple[tuple[int, Take] | int, ...]
+    brief: tuple[tuple[int, Take] | int, ...]
+    cached: tuple[tuple[int, int], ...]
+
+    @staticmethod
+    def of(acts: Sequence[Take | int], first: int) -> Script:
+        """Of what is recorded; the blocks that are taken have numbers from ``first`` on."""
+        full: list[tuple[int, Take] | int] = []
+        for act in acts:
+            full.append(act if isinstance(act, int) else (first, act))
+            first += not isinstance(act, int)
+        gone = {act for act in full if isinstance(act, int)}
+        passing = {
+            act[0]: chunk_size(act[1].nbytes)
+            for act in full
+            if not isinstance(act, int) and act[0] in gone and not act[1].aligned and act[1].nbytes <= CACHED - HEADER
+        }
+        now, most = Counter[int](), Counter[int]()
+        for done in full:
+            size = passing.get(done if isinstance(done, int) else done[0])
+            if size is not None:
+                now[size] += -1 if isinstance(done, int) else 1
+                most[size] = max(most[size], now[size])
+        brief = tuple(act for act in full if (act if isinstance(act, int) else act[0]) not in passing)
+        return Script(tuple(full), brief, tuple((size, min(count, MOST_CACHED)) for size, count in most.items()))
 
 
-def runs_of(events: Sequence[Event]) -> list[Run]:
+NOTHING = Script((), (), ())
+
+
+def biased(events: Sequence[Event]) -> frozenset[str]:
+    """The layers that have a bias, from the events that bring a network's parameters."""
+    return frozenset(e.storage.layer.removesuffix(BIAS) for e in events if e.storage.layer.endswith(BIAS))
+
+
+def runs_of(events: Sequence[Event], with_bias: Collection[str]) -> list[Run]:
     """The calls in which events come, one after the other."""
     found: list[Run] = []
     start = 0
     for n in range(1, len(events) + 1):
         first = events[start]
         if n == len(events) or (events[n].layer, events[n].op, events[n].phase) != (first.layer, first.op, first.phase):
-            signs = "".join("+" if e.delta > 0 else "-" for e in events[start:n])
-            found.append(Run(start, n, first.layer, first.op, first.phase, signs))
+            signs = "".join("-" if e.delta < 0 else "*" if e.storage.category == "workspace" else "+" for e in events[start:n])
+            bias = "b" if first.layer in with_bias else "."
+            found.append(Run(start, n, first.layer, first.op, first.phase, bias + signs, found[-1].op if found else ""))
             start = n
     return found
 
 
-def scripts_of(run: Run, *, first: bool) -> list[Script]:
-    """One script for each event of a call, in the first step or a later one."""
-    return _scripts(run.op, run.phase, run.signs, "first" if first else "later")
-
-
-@cache
-def _scripts(op: str, phase: str, signs: str, when: str) -> list[Script]:
-    table = _table()[when]
-    exact = table.get((op, phase), {}).get(signs[:SIGNS])
-    if exact is not None:
-        return [exact[min(n, len(exact) - 1)] for n in range(len(signs))]
-    alike = table.get((op, phase)) or {k: v for (_, other), calls in table.items() if other == phase for k, v in calls.items()}
-    if not alike:
-        return [Script((), ())] * len(signs)
-    nearest = alike[min(alike, key=lambda s: (abs(len(s) - len(signs)), sum(a != b for a, b in zip(s, signs, strict=False))))]
-    shape = min(alike, key=lambda s: (abs(len(s) - len(signs)), sum(a != b for a, b in zip(s, signs, strict=False))))
-    by_sign = {sign: [script for script, own in zip(nearest, shape, strict=False) if own == sign] for sign in "+-"}
-    counts = {"+": 0, "-": 0}
+def new_ones(runs: Sequence[Run], events: Sequence[Event]) -> list[bool]:
+    """Which calls of a first step are unlike those after it: oneDNN has no primitive for them yet, or they make an optimizer's state."""
+    seen: set[tuple[str, str, tuple[int, ...]]] = set()
     found = []
-    for sign in signs:
-        known = by_sign[sign] or [Script((), ())]
-        found.append(known[counts[sign] % len(known)])
-        counts[sign] += 1
+    for run in runs:
+        call = run.call(events)
+        found.append(run.phase == OPTIMIZER or call not in seen)
+        seen.add(call)
     return found
 
 
+def scripts_of(run: Run, *, training: bool, new: bool) -> list[Script]:
+    """One script for each event of a call; a ``new`` one is what oneDNN has no primitive for yet."""
+    return _scripts(training, new, run.phase, run.op, run.signs, run.before)
+
+
 @cache
-def _table() -> dict[str, dict[tuple[str, str], dict[str, list[Script]]]]:
-    """The scripts of first and of later steps, by operator and phase, by signs."""
+def _scripts(training: bool, new: bool, phase: str, op: str, signs: str, before: str) -> list[Script]:
+    tables = [_table()[training, first] for first in ((True, False) if new else (False, True))]
+    kinds = next((calls for table in tables if (calls := table.get((phase, op)))), None)
+    kinds = kinds or {kind: f for (other, _), calls in tables[0].items() if other == phase for kind, f in calls.items()}
+    if not kinds:
+        return [NOTHING] * (len(signs) - 1)
+    kind = min(kinds, key=lambda known: (abs(len(known) - len(signs)), sum(a != b for a, b in zip(known, signs, strict=False))))
+    first, found = 0, []
+    for acts in (kinds[kind].get(before) or next(iter(kinds[kind].values())))[: len(signs) - 1]:
+        found.append(Script.of(acts, first))
+        first += sum(not isinstance(act, int) for act in acts)
+    return found + [NOTHING] * (len(signs) - 1 - len(found))
+
+
+Kinds = dict[str, dict[str, list[tuple[Take | int, ...]]]]  # by the signs of a call, then by the operator of the one before
+
+
+@cache
+def _table() -> dict[tuple[bool, bool], dict[tuple[str, str], Kinds]]:
+    """What is done in training or not, by new calls or not, by phase and operator."""
     data: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
-    scripts = [Script(tuple(Stays(*s) for s in stays), tuple(Passing(*p) for p in passing)) for stays, passing in data["scripts"]]
-    found: dict[str, dict[tuple[str, str], dict[str, list[Script]]]] = {"first": {}, "later": {}}
+    takes = [Take(*take) for take in data["takes"]]
+    scripts = [tuple(takes[n] if n >= 0 else -1 - n for n in script) for script in data["scripts"]]
+    found: dict[tuple[bool, bool], dict[tuple[str, str], Kinds]] = {pair: {} for pair in product((False, True), (False, True))}
     for key, numbers in data["runs"].items():
-        op, phase, signs, when = key.split("|")
-        found[when].setdefault((op, phase), {})[signs] = [scripts[n] for n in numbers]
+        mode, when, phase, op, signs, before = key.split("|")
+        kinds = found[mode == "train", when == "new"].setdefault((phase, op), {})
+        kinds.setdefault(signs, {})[before] = [scripts[n] for n in numbers]
     return found

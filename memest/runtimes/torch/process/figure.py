@@ -2,10 +2,11 @@
 
 What stands in it: the interpreter with torch's libraries (measured: ``process.json``, with the versions it belongs to), the pages and
 objects that the first step adds, and the heap: tensors as glibc places them. Where the mmap threshold does not move, larger tensors are
-mapped and their pages are given back at once, so that the heap is what is alive. Where it moves, holes stay: the steps are played several
-times (:mod:`~memest.runtimes.torch.process.heap`), the figure is the median. jemalloc holds what a fixed threshold does and a share more
-(``keeps``): pages that were given back, which it returns to the system after seconds. A range reaches as far ``below`` and ``above`` the
-figure as 95 of 100 processes that were held out lie.
+mapped and their pages are given back at once, so that the heap is what is alive. Where it moves, holes stay: the steps are played from
+several starts of the heap (:mod:`~memest.runtimes.torch.process.heap`), the figure is their median, and the range holds all of them and
+what runs of one network differ by. jemalloc holds what a fixed threshold does and a share more (``keeps``): pages that were given back,
+which it returns to the system after seconds; its range and that of a fixed threshold reach as far ``below`` and ``above`` the figure as 95
+of 100 processes that were held out lie.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from memest.machines.process import Malloc, ProcessSettings
 from memest.memory.allocators.glibc import Arena, ThreadArena
 from memest.memory.figure import Figure, modelled
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.process.blocks import runs_of
-from memest.runtimes.torch.process.heap import Noise, Plan, Player
+from memest.runtimes.torch.process.blocks import biased, runs_of
+from memest.runtimes.torch.process.heap import Plan, Player, leave
 from memest.runtimes.torch.script import script
 from memest.sizes.units import format_bytes
 
 DATA = Path(__file__).with_name("process.json")
-RUNS = tuple(Noise(seed, 0.03) for seed in range(3))
+STARTS = range(3)  # of the heap, where the mmap threshold moves
 VOLUME = 5
 CONVOLUTIONS = frozenset({"convolution", "conv_transpose"})
-ALONE = Noise(0, 1.0)  # tensors without small blocks
+ALONE = None
 STEPS = 2  # that are played: a third one is like the second
 OTHER = Malloc(mmap_threshold=131072)
 WORTH = 0.03  # of the process: what another setting has to save to be named
@@ -50,7 +51,7 @@ def process_of(steps: Steps, settings: ProcessSettings) -> Figure:
     found = _process(course, settings)
     if not settings.malloc.moves:
         return found
-    less = _base(course, settings) + peak_of(course, OTHER, ALONE)
+    less = _base(course, settings) + peak_of(course, OTHER, small=False)
     assert found.bytes is not None and found.low is not None and found.high is not None
     if less >= (1 - WORTH) * found.bytes:
         return found
@@ -66,7 +67,8 @@ class Course:
         events, begins = script(steps)
         self.before = events[: begins[0]]
         parts = [events[start:stop] for start, stop in pairwise((*begins, len(events)))][:STEPS]
-        self.plans = [Plan.of(step, first=n == 0) for n, step in enumerate(parts)]
+        self.with_bias = biased(self.before)
+        self.plans = [Plan.of(step, self.with_bias, first=n == 0) for n, step in enumerate(parts)]
         self.training = any(e.phase == "backward" for e in parts[-1])
         self.volumes = frozenset(name for name, spec in steps.asked().values.items() if len(spec.shape) == VOLUME)
 
@@ -76,7 +78,7 @@ class Course:
         are new, the code that oneDNN compiles for each convolution that is, and what MKL keeps once it has multiplied for one: torch's own
         convolution of volumes (``slow_conv3d``, small ones of one sample) asks no library for a workspace."""
         numbers, events = measured(), self.plans[0].events
-        runs = runs_of(events)
+        runs = runs_of(events, self.with_bias)
         kinds = len({(run.op, run.phase) for run in runs})
         pages = numbers["pages"]["train" if self.training else "infer"]
         seen: set[tuple[str, str]] = set()
@@ -107,12 +109,12 @@ def _process(course: Course, settings: ProcessSettings) -> Figure:
     numbers, malloc = measured(), settings.malloc
     regime = "jemalloc" if malloc.name == "jemalloc" else "glibc" if malloc.moves else "fixed"
     base = _base(course, settings)
-    heaps = [peak_of(course, malloc, noise) for noise in (RUNS if malloc.moves else RUNS[:1])]
+    heaps = [peak_of(course, malloc, start) for start in (STARTS if malloc.moves else STARTS[:1])]
     if malloc.name == "jemalloc":
         heaps = [round(heap + numbers["jemalloc"]["keeps"] * max(0, heap - course.added[-1])) for heap in heaps]
     heap = round(median(heaps))
     nbytes, off = base + heap, numbers[regime]
-    low, high = round(nbytes * (1 - off["below"])), round(nbytes * (1 + off["above"]))
+    low, high = round((base + min(heaps)) * (1 - off["below"])), round((base + max(heaps)) * (1 + off["above"]))
     first = course.added[-1]
     parts = f"Python with {settings.imports} ({format_bytes(base)}), what the first step adds ({format_bytes(first)})"
     reason = (
@@ -123,14 +125,17 @@ def _process(course: Course, settings: ProcessSettings) -> Figure:
     return modelled(nbytes, low, high, reason)
 
 
-def peak_of(course: Course, malloc: Malloc, noise: Noise) -> int:
-    """The most resident bytes of heaps, mapped blocks and what the first step adds, in the last of the steps."""
+def peak_of(course: Course, malloc: Malloc, start: int = 0, *, small: bool = True) -> int:
+    """The most resident bytes of heaps, mapped blocks and what the first step adds, in the last of the steps, from one start of the heap;
+    ``small`` blocks are played, too, or are left out."""
     if malloc.name == "jemalloc":
         malloc = OTHER
     arena = Arena(mmap_threshold=malloc.mmap_threshold, trim_threshold=malloc.trim_threshold, top_pad=malloc.top_pad)
     if malloc.moves:
         arena.mmap_threshold, arena.trim_threshold = measured()["threshold"], 2 * measured()["threshold"]
-    player = Player(arena, noise)
+    if small:
+        leave(arena, start)
+    player = Player(arena, small=small)
     for event in course.before:
         player.move(event)
     most = 0

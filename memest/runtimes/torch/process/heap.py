@@ -1,61 +1,61 @@
 """The steps played on glibc's malloc: tensors and, between them, the small blocks of each operator.
 
-Where a tensor lies follows from what lies between its neighbours, and that differs from run to run. So the steps are played several times,
-each time with other small blocks left out (:class:`Noise`).
+Where a tensor lies follows from what lies between its neighbours, and a little of that differs from run to run: with which free blocks the
+import of Python's packages leaves the heap (their number follows the hashes that order Python's sets). So the steps are played several
+times, each time from another such start (:func:`leave`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple
 
-from memest.memory.allocators.glibc import CACHED, MAPPED, Arena
+from memest.memory.allocators.glibc import MAPPED, Arena
 from memest.memory.stream import Event
-from memest.runtimes.torch.process.blocks import Script, runs_of, scripts_of
+from memest.runtimes.torch.process.blocks import Goes, Script, new_ones, runs_of, scripts_of
 
 ALIGNED = 64  # c10's gAlignment
-
-
-class Noise(NamedTuple):
-    """One way a run may go: the ``seed`` of what is left out, and the share of the small blocks that is."""
-
-    seed: int
-    left_out: float
+BETWEEN = 24
+# Bytes of a free block, and how many of them there are at least and at most when a network is made: malloc_info of five processes.
+START = ((40, 50, 119), (56, 47, 61), (72, 42, 67), (88, 22, 33), (120, 0, 28), (152, 0, 8), (168, 0, 16), (504, 8, 13))
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The events of a step, the scripts that follow them, and where each layer's backward begins and ends."""
+    """The events of a step, the scripts before them, where a call starts, and where each layer's backward begins and ends."""
 
     events: Sequence[Event]
     scripts: Sequence[Script]
+    starts: frozenset[int]
     backward: dict[str, tuple[int, int]]
 
     @staticmethod
-    def of(events: Sequence[Event], *, first: bool) -> Plan:
-        """Of one step."""
+    def of(events: Sequence[Event], with_bias: Collection[str], *, first: bool) -> Plan:
+        """Of one step; ``with_bias`` are layers."""
         scripts: list[Script] = []
         backward: dict[str, tuple[int, int]] = {}
-        for run in runs_of(events):
-            scripts += scripts_of(run, first=first)
+        training = any(e.phase == "backward" for e in events)
+        runs = runs_of(events, with_bias)
+        for run, new in zip(runs, new_ones(runs, events), strict=True):
+            scripts += scripts_of(run, training=training, new=first and new)
             if run.phase == "backward":
                 backward.setdefault(run.layer, (run.start, run.stop - 1))
-        return Plan(events, scripts, backward)
+        return Plan(events, scripts, frozenset(run.start for run in runs), backward)
 
 
 class Player:
     """Arenas with a step's tensors and small blocks on them; the last one is that of the thread that runs. ``tensors`` are addresses by the
-    number of a storage, and ``absent`` the bytes of theirs that are never written; ``tied`` blocks go with a tensor."""
+    number of a storage, and ``absent`` the bytes of theirs that are never written; ``tied`` blocks go with a tensor, those ``due`` after an
+    event. Without ``small`` blocks tensors lie side by side."""
 
-    def __init__(self, arena: Arena, noise: Noise) -> None:
+    def __init__(self, arena: Arena, *, small: bool = True) -> None:
         self.arena = arena
+        self.small = small
         self.others: list[Arena] = []
-        self.random = Random(noise.seed)
-        self.left_out = noise.left_out
         self.tensors: dict[int, tuple[Arena, int]] = {}
         self.tied: dict[int, list[tuple[Arena, int]]] = {}
+        self.due: dict[int, list[int]] = {}
         self.absent: dict[int, int] = {}
         self.besides = 0
         self.most, self.added = 0, 0
@@ -103,45 +103,62 @@ class Player:
     def step(self, plan: Plan, added: Sequence[int]) -> int:
         """One step; the most resident bytes of the arenas and what is ``added`` to them by each event."""
         self.most = self.arena.resident + self.besides + added[0]
-        arena, events, backward = self.arena, plan.events, plan.backward
-        due: dict[int, list[int]] = {}
-        ends: list[int] = []
-        uniform, left_out, free = self.random.random, self.left_out, arena.free
-        cached = arena.cached
-        last = len(events) - 1
-        for n, (event, script) in enumerate(zip(events, plan.scripts, strict=True)):
+        taken: dict[int, int] = {}
+        for n, (event, script) in enumerate(zip(plan.events, plan.scripts, strict=True)):
+            if n in plan.starts:
+                self._free(taken.values())
+                taken = {}
+            if self.small:
+                self._play(script, n, plan, taken)
             self.added = added[n]
             self.move(event)
-            for address in due.pop(n, ()):
-                free(address)
-            if left_out == 1:
-                continue
-            for stays in script.stays:
-                if left_out and uniform() < left_out:
-                    continue
-                address = arena.memalign(stays.aligned, stays.nbytes) if stays.aligned else arena.malloc(stays.nbytes)
-                goes, by = stays.goes, stays.by
-                if goes == "T":
-                    at = min(max(n + by, 0), last)
-                    self.tied.setdefault(events[at].storage.id, []).append((arena, address))
-                elif goes == "E" or (goes == "+" and n + by > last):
-                    ends.append(address)
-                elif goes == "+":
-                    due.setdefault(n + by, []).append(address)
-                elif goes == "B":
-                    first, stop = backward.get(event.layer, (last, last))
-                    due.setdefault(max(n + 1, min(first + by, stop)), []).append(address)
-            for nbytes, aligned, most in script.passing:
-                if aligned or nbytes > CACHED or len(cached[(nbytes + 23) & ~15]) < most:
-                    self._pass(nbytes, aligned, most)
-        for waiting in due.values():
-            ends += waiting
-        for address in ends:
-            free(address)
+            self._free(self.due.pop(n, ()))
+        self._free(taken.values())
         return self.most
 
-    def _pass(self, nbytes: int, aligned: int, most: int) -> None:
-        """Blocks come and go; those that the thread cache has would change nothing."""
+    def _free(self, addresses: Iterable[int]) -> None:
+        for address in addresses:
+            self.arena.free(address)
+
+    def _play(self, script: Script, n: int, plan: Plan, taken: dict[int, int]) -> None:
+        """The small blocks before event ``n``; those that the call itself gives back are ``taken``, by their number."""
         arena = self.arena
-        for address in [arena.memalign(aligned, nbytes) if aligned else arena.malloc(nbytes) for _ in range(most)]:
-            arena.free(address)
+        malloc, free, memalign, cached = arena.malloc, arena.free, arena.memalign, arena.cached
+        for do in script.brief if all(len(cached[size]) >= most for size, most in script.cached) else script.full:
+            if isinstance(do, int):
+                if do in taken:
+                    free(taken.pop(do))
+                continue
+            number, (nbytes, aligned, goes, by) = do
+            address = malloc(nbytes) if not aligned else memalign(aligned, nbytes) if aligned > 0 else arena.calloc(nbytes)
+            if goes == "=":
+                taken[number] = address
+            else:
+                self._stays(address, n, goes, by, plan)
+
+    def _stays(self, address: int, n: int, goes: Goes, by: int, plan: Plan) -> None:
+        """A block taken before event ``n`` that goes later."""
+        last = len(plan.events) - 1
+        if goes == "+":
+            self.due.setdefault(min(n + by, last), []).append(address)
+        elif goes == "T":
+            at = min(max(n + by, 0), last)
+            self.tied.setdefault(plan.events[at].storage.id, []).append((self.arena, address))
+        elif goes == "E":
+            self.due.setdefault(last, []).append(address)
+        elif goes == "B":
+            first, stop = plan.backward.get(plan.events[n].layer, (last, last))
+            self.due.setdefault(max(n, min(first + by, stop)), []).append(address)
+
+
+def leave(arena: Arena, seed: int) -> None:
+    """Free blocks between others, as importing leaves them: of each size a number between the least and the most that was measured."""
+    chance = Random(seed)
+    found: list[int] = []
+    for nbytes, least, most in START:
+        for _ in range(chance.randint(least, most)):
+            found.append(arena.malloc(nbytes))
+            arena.malloc(BETWEEN)
+    chance.shuffle(found)
+    for address in found:
+        arena.free(address)

@@ -13,6 +13,9 @@ from memest.sources.importers.keras.layers.activation import activated
 from memest.sources.importers.keras.padding import same, symmetric, written
 from memest.sources.importers.keras.values import Value
 
+GROUPED = "grouped"
+"""What a convolution in as many groups as channels is called, to tell it from a depthwise one, whose kernel in Keras is another."""
+
 
 def padded(call: Call, node: Node, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> tuple[Node, tuple[int, ...]]:
     """The tensor, padded where a pad is longer at one end, and the pads that the operator itself makes."""
@@ -32,11 +35,12 @@ def padded(call: Call, node: Node, kernel: Sequence[int], stride: Sequence[int],
 def _convolution(dims: int, call: Call) -> Value:
     value = call.images()
     filters, groups = call.count("filters"), call.count("groups", 1)
-    return activated(call, _convolved(call, dims, value.node, filters, groups, call.setting("use_bias", True)))
+    name = GROUPED if 1 < groups == call.width(value) else ""
+    return activated(call, _convolved(call, dims, value.node, filters, groups, call.setting("use_bias", True), name=name))
 
 
-def _convolved(call: Call, dims: int, node: Node, filters: int, groups: int, bias: bool, part: str = "") -> Value:
-    """A convolution under the call's own name, or as a ``part`` of it."""
+def _convolved(call: Call, dims: int, node: Node, filters: int, groups: int, bias: bool, part: str = "", name: str = "") -> Value:
+    """A convolution under the call's own name, or as a ``part`` of it; or with its parameters, under another ``name``."""
     kernel, stride = call.spatial("kernel_size", dims), call.spatial("strides", dims, 1)
     dilation = call.spatial("dilation_rate", dims, 1)
     channels = call.width(Value(node, True))
@@ -44,7 +48,7 @@ def _convolved(call: Call, dims: int, node: Node, filters: int, groups: int, bia
     prefix = f"{part}." if part else ""
     weight = call.parameter(f"{prefix}weight", (filters, channels // groups, *kernel))
     offset = call.parameter(f"{prefix}bias", (filters,)) if bias else None
-    made = call.made(f"conv{dims}d", node, weight, offset, name=part, stride=stride, padding=pads, dilation=dilation, groups=groups)
+    made = call.made(f"conv{dims}d", node, weight, offset, name=part or name, stride=stride, padding=pads, dilation=dilation, groups=groups)
     return Value(made, True)
 
 

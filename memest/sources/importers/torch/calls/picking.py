@@ -174,6 +174,14 @@ def _eigh(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     return request(name, bound(("input", "UPLO"), args, {("input" if n == "A" else n): v for n, v in kwargs.items()}), {})
 
 
+def _qr(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
+    """``torch.linalg.qr(A, mode)``, and the older ``torch.qr(input, some)``."""
+    given = bound(("input", "mode"), args, {("input" if n == "A" else n): v for n, v in kwargs.items()})
+    if name == "qr":
+        given["mode"] = "reduced" if given.pop("some", given.pop("mode", True)) else "complete"
+    return request("linalg_qr", given, {})
+
+
 def _pinv(name: str, args: Any, kwargs: Any, recorder: Any) -> Request | None:
     """By the usual tolerance, of any matrix."""
     given = {("input" if n == "A" else n): v for n, v in kwargs.items() if v is not None and v is not False}
@@ -191,6 +199,7 @@ CALLS: dict[str, Call] = {
     **dict.fromkeys(("linalg_inv", "inverse"), signature("linalg_inv", "input")),
     "linalg_solve": _solve,
     **dict.fromkeys(("linalg_eigh", "linalg_eigvalsh"), _eigh),
+    **dict.fromkeys(("linalg_qr", "qr"), _qr),
     **dict.fromkeys(("linalg_pinv", "pinverse"), _pinv),
     "linalg_solve_triangular": signature("linalg_solve_triangular", "input other upper left unitriangular"),
     "cholesky_solve": signature("cholesky_solve", "input input2 upper"),

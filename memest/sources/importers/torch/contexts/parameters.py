@@ -1,9 +1,11 @@
-"""Parameters that code makes while it is recorded: ``nn.Parameter(t)``, modules with it, in a step that trains them itself.
+"""Parameters that code makes while it is recorded: ``nn.Parameter(t)``, modules with it, in a step that trains them itself; and the old
+``Variable(t)``.
 
-torch tells nobody of that call. It makes another tensor on the same memory, as it does of tensors of other kinds: ``t.detach()`` that is
-marked as a parameter. How parameters are filled is played call by call, but for what draws until all numbers fit.
+torch tells nobody of these calls. They make another tensor on the same memory, as torch itself does of tensors of other kinds:
+``t.detach()``, marked as a parameter. How parameters are filled is played call by call, but for what draws until all numbers fit.
 
-Source: torch/nn/parameter.py (``Parameter.__new__``), torch/nn/init.py (from torch 2.12 on ``trunc_normal_`` draws so).
+Source: torch/nn/parameter.py (``Parameter.__new__``), torch/csrc/autograd/python_legacy_variable.cpp, torch/nn/init.py (from torch 2.12 on
+``trunc_normal_`` draws so).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
+from torch.autograd import Variable
 from torch.nn import Parameter, init
 
 from memest.errors import UnsupportedError
@@ -44,16 +47,23 @@ def telling(listener: Callable[[], Recorder | None]) -> Iterator[None]:
         made._is_param = True
         return made
 
+    def variable(cls: Any, data: Any = None, requires_grad: bool = False, *args: Any, **kwargs: Any) -> Any:
+        told = listener()
+        if told is None or told.live.found(data) is None:
+            return super(Variable, cls).__new__(cls, data, requires_grad, *args, **kwargs)
+        return data.detach().requires_grad_(requires_grad)
+
     def truncated(*args: Any, **kwargs: Any) -> Any:
         told = listener()
         if told is not None and draws_again:
             raise told.refusal("nn.init.trunc_normal_, which draws until all numbers fit: make and fill the parameters before the step")
         return fill(*args, **kwargs)
 
-    Parameter.__new__ = new
+    Parameter.__new__, Variable.__new__ = new, variable
     init._no_grad_trunc_normal_ = truncated
     try:
         yield
     finally:
         Parameter.__new__ = original
+        del Variable.__new__
         init._no_grad_trunc_normal_ = fill
