@@ -112,7 +112,8 @@ class Gradients:
         return tuple(handles)
 
     def _after_backward(self, layer: Layer, found: Sequence[tuple[str, Value]]) -> None:
-        """Names and tensors for the gradients that are there now; a leaf that is gone from Python has no name for it."""
+        """Names and tensors for the gradients that are there now; a leaf that is gone from Python has no name for it. What an earlier call
+        left beside a tensor that it made and that is kept is, from now on, the gradient that stands."""
         named: list[tuple[str, str]] = []
         unnamed: list[str] = []
         for leaf, value in found:
@@ -120,6 +121,7 @@ class Gradients:
             if t is None:
                 unnamed.append(leaf)
                 continue
+            vars(t).pop(RETAINED, None)
             out = self._stage.live.take(f"{leaf}.grad")
             self.standing[leaf] = self._stage.made(out, self._stage.live.known(t), value)
             named.append((leaf, out))
