@@ -770,3 +770,15 @@ def test_a_word_without_its_option_is_told_which(word: str, meant: str, capsys: 
     assert main(["fit", "resnet18", word]) == 2
     err = capsys.readouterr().err
     assert err.startswith("memest: Got unexpected extra argument") and err.endswith(f" ({word}){said}\n")
+
+
+def test_what_is_on_by_default_can_be_turned_off() -> None:
+    from dataclasses import fields
+
+    from memest.cli.options import FLAGS
+    from memest.estimate.question import Question
+
+    assert all("/--no-" in FLAGS.get(f.name, "") for f in fields(Question) if f.default is True)
+    asked = ["estimate", "unet2d:levels=2,base_filters=2", "--input", "3x16x16", "--batch", "1", "--infer", "--runtime", "openvino", "--ov-weights", "ir"]
+    assert main([*asked, "--no-ov-mmap"]) == 0
+    assert main([*asked[:-4], "--no-ov-mmap"]) == 2

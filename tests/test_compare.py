@@ -231,6 +231,8 @@ def test_a_torch_given_once_is_that_of_both_sides(capsys: pytest.CaptureFixture[
     assert "--torch, --on or --runtime twice" in capsys.readouterr().err
     assert main([*asked, "--torch", "2.13", "--torch", "2.14"]) == 2
     assert "at most twice" in capsys.readouterr().err
+    assert main([*asked, "--torch", "2.11"]) == 2
+    assert "--torch is 2.11 for a and for b" in capsys.readouterr().err
     assert main([*asked, "--torch", "2.13", "--versus", "torch=2.14"]) == 2
     assert "given twice" in capsys.readouterr().err
 

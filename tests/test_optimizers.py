@@ -129,6 +129,8 @@ def test_options_that_move_no_memory_are_accepted() -> None:
         ("adam:amsgrad", UsageError, "option=value"),
         ("adam:amsgrad=perhaps", UsageError, "true or false"),
         ("sgd:momentum=much", UsageError, "expected a number"),
+        ("sgd:dampening=nan", UsageError, "expected a number, got 'nan'"),
+        *((f"adam:{option}=abc", UsageError, f"{option!r}: expected a number, got 'abc'") for option in ("lr", "eps", "beta1")),
         ("sgd:nesterov=true", UsageError, "nesterov needs momentum"),
         ("adam:foreach=true,fused=true", UsageError, "exclude each other"),
         ("rmsprop:fused=true", UsageError, "no fused variant"),

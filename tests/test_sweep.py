@@ -424,9 +424,18 @@ def test_axes_of_the_command_are_not_lost(capsys: pytest.CaptureFixture[str]) ->
     for extra, words in (
         (["--axis", "batch=1", "--axis", "batch=2"], "two axes"),
         (["--axis", "batch=1,2", "--batch", "3"], "leave one of them out"),
+        (["--axis", "batch=1,2", "--batch", "3", "--input", "1x16x16"], "the batch has an axis, and --batch is given too"),
+        (["--axis", "batch=1", "--axis", "optimizer=sgd", "--optimizer", "adam"], "optimizer has an axis, and --optimizer is given too"),
+        (["--axis", "batch=1", "--axis", "mode=train,infer", "--infer"], "mode has an axis, and --infer is given too"),
+        (["--axis", "batch=1", "--axis", "optimizer=sgd", "--axis", "optimizer=adam"], "optimizer has two axes"),
+        (["--axis", "batch=1,2,2"], "2 stands there twice"),
+        (["--axis", "batch=1", "--axis", "optimizer=sgd,adam,sgd"], "sgd stands there twice"),
+        (["--axis", "batch=1", "--axis", "optimizer=sgd,adma"], "unknown --optimizer 'adma'; did you mean 'adam'?"),
     ):
         assert main(["sweep", SMALL, "--axis", "H=W=16", "--loss", "binary_cross_entropy", *extra]) == 2
         assert words in capsys.readouterr().err
+    assert main(["fit", SMALL, "--budget", "1GiB", "--input", "1x16x16", "--batch", "4"]) == 2
+    assert "the batch varies, and --batch is given too" in capsys.readouterr().err
 
 
 CARD: dict[str, Any] = {"machine": "a100-40gb", "torch": "2.14"}

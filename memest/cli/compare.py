@@ -77,6 +77,8 @@ def run(
     for name, given in (("--torch", torch), ("--on", on), ("--runtime", runtime)):
         if given is not None and len(given) > 2:
             raise UsageError(f"{name} is given at most twice: once for both sides, or for a and then for b")
+        if given is not None and len(given) == 2 and given[0] == given[1]:
+            raise UsageError(f"{name} is {given[0]} for a and for b; give it once, or another for b")
     first_of = {name: given[0] for name, given in (("torch", torch), ("runtime", runtime)) if given}
     request = replace(request, settings={**request.settings, **first_of})
     if on:

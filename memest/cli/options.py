@@ -108,7 +108,7 @@ COMPLETED = {
     "runtime": complete.runtimes,
 }
 SHOWN = ("optimizer", "loss")  # whose defaults the help prints
-FLAGS = {"levers": "--lever", "mode": "--train/--infer", "cudnn_enabled": "--with-cudnn/--no-cudnn"}
+FLAGS = {"levers": "--lever", "mode": "--train/--infer", "cudnn_enabled": "--with-cudnn/--no-cudnn", "ov_mmap": "--ov-mmap/--no-ov-mmap"}
 FLAGS |= {f"ort_{name}": f"--ort-{name}/--no-ort-{name}" for name in ("arena", "pattern", "external")}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def fitted(request: Request, place: Hardware, vary: str, step: int | None) -> tu
         warn(asking, graph)
         return graph, fit_patch(graph, place, batch=batch, step=step, **keywords(asking), **sizes)
     varied = {s for group in groups_of(graph, texts) for s in group}
+    _check_batch(graph, request, varied, "the batch varies")
     batch, sizes = _fixed(graph, request, varied)
     warn(asking, graph)
     return graph, fit(graph, place, texts, batch=batch, step=step, **keywords(asking), **sizes)
@@ -59,24 +62,19 @@ def product_asked(request: Request, axes: Sequence[str], skip: bool) -> Product:
     _ = request.question
     if not axes:
         raise UsageError("give an --axis, such as --axis batch=1..64 or --axis H=W=32..512:32")
-    both = any(text.partition("=")[0] == "mode" for text in axes)
-    graph = _opened(request, None if both else request.mode)
+    several = _settings(request, [text for text in axes if text.partition("=")[0] in SETTINGS])
+    graph = _opened(request, None if "mode" in several else request.mode)
     asking = request.question_of(graph)
-    settings = keywords(asking) if graph.usual is None else request.typed
+    settings = {**(keywords(asking) if graph.usual is None else request.typed), **several}
     ties: list[tuple[tuple[str, ...], Sequence[int]]] = []
     for text in axes:
-        names, equals, values = text.partition("=") if text.partition("=")[0] in SETTINGS else text.rpartition("=")
-        if not equals or not names or not values:
-            raise UsageError(f"--axis {text!r}: write NAME=VALUES, such as batch=1..64")
-        if names in SETTINGS:
-            settings[names] = [v.strip() for v in values.split(";" if ":" in values else ",")]
-        else:
+        if text.partition("=")[0] not in SETTINGS:
+            names, values = _named(text, text.rpartition("="))
             ties.append((groups_of(graph, [names])[0], _numbers(values, text)))
     varied = {s for group, _ in ties for s in group}
     if len(varied) < sum(len(group) for group, _ in ties):
         raise UsageError("a size has two axes; name each once")
-    if request.batch is not None and batch_symbol(graph) in varied and not request.inputs:
-        raise UsageError("the batch has an axis, and --batch is given too; leave one of them out")
+    _check_batch(graph, request, varied, "the batch has an axis")
     batch, sizes = _fixed(graph, request, varied)
     fixed = {**sizes, **({} if batch is None else {str(batch_symbol(graph)): batch})}
     warn(asking, graph)
@@ -98,6 +96,43 @@ def advised(request: Request, place: Hardware, largest_batch: bool) -> tuple[Gra
         return graph, advise(graph, place, input_shape=shapes, largest_batch=largest_batch, **keywords(asking))
     except (GraphError, UnsupportedError) as e:
         raise e.at(request.model) from e.__cause__
+
+
+def _settings(request: Request, axes: Sequence[str]) -> dict[str, list[str]]:
+    """The settings that have an axis, and their values. UsageError for one given twice, and for a name that is not there."""
+    found: dict[str, list[str]] = {}
+    for text in axes:
+        name, values = _named(text, text.partition("="))
+        if name in found:
+            raise UsageError(f"{name} has two axes; name it once")
+        if request.settings.get(name, "train") != "train":  # a command is of training where nothing is said
+            flag = "--infer" if name == "mode" else f"--{name}"
+            raise UsageError(f"{name} has an axis, and {flag} is given too; leave one of them out")
+        found[name] = [v.strip() for v in values.split(";" if ":" in values else ",")]
+        _check_once(found[name], text)
+    for one in product(*found.values()):
+        _ = replace(request, settings={**request.settings, **dict(zip(found, one, strict=True))}).question
+    return found
+
+
+def _named(text: str, parts: tuple[str, str, str]) -> tuple[str, str]:
+    """The name and the values of an axis."""
+    names, equals, values = parts
+    if not equals or not names or not values:
+        raise UsageError(f"--axis {text!r}: write NAME=VALUES, such as batch=1..64")
+    return names, values
+
+
+def _check_once(values: Sequence[object], text: str) -> None:
+    twice = next((v for i, v in enumerate(values) if v in values[:i]), None) if len(set(values)) < len(values) else None
+    if twice is not None:
+        raise UsageError(f"--axis {text!r}: {twice} stands there twice; name each value once")
+
+
+def _check_batch(graph: Graph, request: Request, varied: set[str], why: str) -> None:
+    """UsageError for a --batch beside a batch that varies; torch code is recorded at the one of its --input."""
+    if request.batch is not None and batch_symbol(graph) in varied and not (request.inputs and is_torch(request.model)):
+        raise UsageError(f"{why}, and --batch is given too; leave one of them out")
 
 
 def _opened(request: Request, mode: str | None) -> Graph:
@@ -146,4 +181,6 @@ def _numbers(text: str, whole: str) -> Sequence[int]:
     if not all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts):
         hint = did_you_mean(whole.partition("=")[0], SETTINGS)
         raise UsageError(f"--axis {whole!r}: values are whole numbers joined by commas, or first..last:step{hint}")
-    return [int(p) for p in parts]
+    numbers = [int(p) for p in parts]
+    _check_once(numbers, whole)
+    return numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite, nan
 from typing import Any
 
 from memest.errors import UnknownNameError, UsageError, one_of
@@ -39,11 +40,12 @@ def optimizer_named(text: str) -> Optimizer:
         key, eq, raw = item.partition("=")
         if not eq:
             raise UsageError(f"optimizer option {item!r}: write option=value")
-        if key not in options:
-            if key in IGNORED_OPTIONS:
-                continue
+        if key in IGNORED_OPTIONS:
+            _option(name, key, raw, 0.0)
+        elif key in options:
+            options[key] = _option(name, key, raw, row.options[key])
+        else:
             raise UnknownNameError(f"optimizer {name!r} has no option {key!r}{one_of(key, options)}")
-        options[key] = _option(name, key, raw, row.options[key])
     if options["foreach"] and options["fused"]:
         raise UsageError(f"optimizer {text!r}: foreach and fused exclude each other")
     if options["fused"] and row.fused is None:
@@ -62,6 +64,9 @@ def _option(name: str, key: str, raw: str, default: Any) -> Any:
             return False
         raise UsageError(f"optimizer {name!r}, option {key!r}: expected true or false, got {raw!r}")
     try:
-        return float(lowered)
+        number = float(lowered)
     except ValueError:
-        raise UsageError(f"optimizer {name!r}, option {key!r}: expected a number, got {raw!r}") from None
+        number = nan
+    if not isfinite(number):
+        raise UsageError(f"optimizer {name!r}, option {key!r}: expected a number, got {raw!r}")
+    return number
