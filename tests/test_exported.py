@@ -114,6 +114,24 @@ def test_training_is_what_the_program_does(name: str, tmp_path: Path) -> None:
     _same(predicted, measure_training(module, inputs_for([SHAPE]), "adam", "mse_loss"))
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_load_takes_a_program(tmp_path: Path, dynamic: bool) -> None:
+    batch = {0: torch.export.Dim("batch", min=2, max=32)} if dynamic else None
+    torch.export.save(torch.export.export(torch.nn.Conv2d(3, 4, 3), (torch.rand(SHAPE),), dynamic_shapes=(batch,)), tmp_path / "net.pt2")
+    graph = memest.load(tmp_path / "net.pt2")
+    assert (graph.inputs[0].shape == SHAPE) is not dynamic
+    given = (4, *SHAPE[1:]) if dynamic else SHAPE
+    same = open_model(str(tmp_path / "net.pt2"), [given])
+    assert (
+        memest.estimate(graph, input_shape=given, loss="mse").peak_bytes == memest.estimate(same, input_shape=given, loss="mse").peak_bytes
+    )
+    (tmp_path / "cut.pt2").write_bytes((tmp_path / "net.pt2").read_bytes()[:2000])
+    with pytest.raises(FileError, match=r"cut\.pt2 is no exported program of torch\.export\.save"):
+        memest.load(tmp_path / "cut.pt2")
+    with pytest.raises(UsageError, match="options are for nnU-Net's plans"):
+        memest.load(tmp_path / "net.pt2", configuration="2d")
+
+
 @pytest.mark.slow
 def test_sizes_that_the_program_fixes_are_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, _ = _saved(classified, tmp_path, dynamic=False)

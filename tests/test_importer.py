@@ -357,7 +357,7 @@ def test_a_forward_without_tensors_is_refused() -> None:
 
 
 def test_lazy_modules_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"^0 .*a lazy module that never ran"):
+    with pytest.raises(UnsupportedError, match=r"^0: .*a lazy module that never ran"):
         from_torch(nn.Sequential(nn.LazyConv2d(3, 1)), (2, 3, 4, 4))
 
 

@@ -71,6 +71,8 @@ CNN = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.F
 def test_streams_are_those_of_torch(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     found = compared(quantized(module, dtype), shape)
     assert found.unregistered_bytes > 0
+    numbers = sum(p.numel() for p in module.parameters() if p.ndim == 2 and p.shape[0] > 0)
+    assert any(f"quantized weights of {numbers * dtype.itemsize:,} bytes" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
@@ -87,7 +89,7 @@ def test_a_size_stays_a_symbol() -> None:
 
 def test_training_and_other_engines_are_refused() -> None:
     module = quantized(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(9, 4)), torch.qint8)
-    with pytest.raises(UnsupportedError, match=r"^1 .*no gradient of quantized layers"):
+    with pytest.raises(UnsupportedError, match=r"^1: .*no gradient of quantized layers"):
         from_torch(module, (2, 3, 9, 9), mode="train")
     torch.backends.quantized.engine, before = "qnnpack", torch.backends.quantized.engine
     try:

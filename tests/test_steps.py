@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -701,6 +702,30 @@ def test_what_is_not_modelled_is_refused_by_name() -> None:
     def leaks(x: Any, y: Any) -> None:
         losses[:] = [F.cross_entropy(m(x), y)]
 
+    def shares(x: Any, y: Any) -> None:
+        loss = F.mse_loss(m(x), torch.zeros(2, 5))
+        losses.append(loss)
+        loss.backward()
+
+    made: dict[str, Any] = {}
+
+    def lazy(x: Any, y: Any) -> None:
+        if not made:
+            made["optimizer"] = torch.optim.SGD(m.parameters(), 0.1)
+        F.cross_entropy(m(x), y).backward()
+        made["optimizer"].step()
+
+    def lazy_zeros(x: Any, y: Any) -> None:
+        if not made:
+            made["optimizer"] = torch.optim.SGD(m.parameters(), 0.1)
+        made["optimizer"].zero_grad()
+        F.cross_entropy(m(x), y).backward()
+
+    assert "keep a number: .item()" in refused(shares)
+    losses.clear()
+    for kept in (lazy, lazy_zeros):
+        made.clear()
+        assert re.search("make (it|that) before the step", refused(kept))
     assert "keep numbers: loss.item()" in refused(grows)
     assert "its autograd graph with it; keep a detached one" in refused(leaks)
     assert "an optimizer (Adam) that the step reaches in a way memest does not follow" in refused(hidden)

@@ -222,6 +222,16 @@ def _foreign(path: Path) -> Callable[..., Graph] | None:
     return from_keras if path.suffix.lower() == KERAS or _is_keras_json(path) else None
 
 
+def _exported(path: Path) -> Graph:
+    """The program in a ``.pt2``, recorded at the sizes that it was exported with."""
+    from memest.sources.archives import read
+
+    sizes = {i.name: i.hints for i in read(path).inputs}
+    if any(0 in shape for shape in sizes.values()):
+        raise UsageError(f"{path} does not say at which sizes it was exported: ask with them, as memest estimate {path} --input SHAPE does")
+    return _torch(str(path), sizes, None, None)
+
+
 def _is_keras_json(path: Path) -> bool:
     """Whether it is a ``.json`` with what Keras's ``to_json`` gives."""
     if path.suffix.lower() != ".json":
@@ -256,8 +266,9 @@ def open_model(text: str, example: Example | None = None, mode: str | None = Non
 
 
 def load(path: str | Path, **options: Any) -> Graph:
-    """The graph in a ``.yaml``, ``.yml``, ``.json``, ``.onnx`` or ``.keras`` file, or of a configuration of nnU-Net's plans, which take
-    ``options`` (``configuration="3d_fullres"``; ``input_channels`` and ``num_classes`` where no ``dataset.json`` is beside them).
+    """The graph in a ``.yaml``, ``.yml``, ``.json``, ``.onnx`` or ``.keras`` file, in a ``.pt2`` of torch.export, or of a configuration of
+    nnU-Net's plans, which take ``options`` (``configuration="3d_fullres"``; ``input_channels`` and ``num_classes`` where no
+    ``dataset.json`` is beside them). A program is recorded at the sizes it was exported with.
 
     Raises FileError or GraphError with the file and the line; for a format memest does not read it says what to give instead."""
     from memest.sources import files as schema
@@ -266,10 +277,10 @@ def load(path: str | Path, **options: Any) -> Graph:
         path = Path(path)
     except TypeError:
         raise UsageError(f"load takes the path of a graph file, got {kind_of(path)}") from None
-    read = _foreign(path)
+    read = _exported if path.suffix.lower() == EXPORTED else _foreign(path)
     if read is not None:
         if options:
-            raise UsageError(f"{path} is a file of ONNX or Keras; {', '.join(options)}: options are for nnU-Net's plans")
+            raise UsageError(f"{path} is a file of torch.export, ONNX or Keras; {', '.join(options)}: options are for nnU-Net's plans")
         return read(path)
     unread = _unread(path.name)
     if unread is not None:

@@ -12,6 +12,9 @@ from torch import nn
 
 from memest.errors import UnsupportedError, UsageError, kind_of
 
+EAGER = "unwrapped from torch.compile: the network as it runs eagerly"
+_COMPILED = "_compiled_call_impl"  # of torch/nn/modules/module.py: what Module.compile() makes, and a call of the module calls
+
 
 def unwrapped(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
     """The module inside wrappers, and a note for each that was taken off. UnsupportedError for a module that hides its code, UsageError for
@@ -33,14 +36,21 @@ def unwrapped(module: Any) -> tuple[nn.Module, tuple[str, ...]]:
 
 @contextmanager
 def stepped_through(modules: Iterable[nn.Module]) -> Iterator[tuple[str, ...]]:
-    """Wrappers among ``modules`` call the module in them; gives a note for each kind."""
+    """Wrappers among ``modules`` call the module in them, and those compiled in place (``m.compile()``) their own code; gives a note for
+    each kind."""
+    modules = list(modules)
     found = [(m, inner) for m in modules if (inner := _inner(m)) is not None]
     before = [(m.__dict__, m.__dict__.get("forward")) for m, _ in found]
+    compiled = [(m.__dict__, m.__dict__[_COMPILED]) for m in modules if m.__dict__.get(_COMPILED) is not None]
     for m, (module, _) in found:
         m.__dict__["forward"] = module.__call__
+    for attributes, _ in compiled:
+        attributes[_COMPILED] = None
     try:
-        yield tuple(dict.fromkeys(note for _, (_, note) in found))
+        yield tuple(dict.fromkeys([note for _, (_, note) in found] + [EAGER] * bool(compiled)))
     finally:
+        for attributes, call in compiled:
+            attributes[_COMPILED] = call
         for attributes, forward in before:
             attributes.pop("forward", None)
             if forward is not None:
@@ -53,7 +63,7 @@ def _inner(module: nn.Module) -> tuple[nn.Module, str] | None:
         note = f"unwrapped from {kind.__name__}: one device's share of the batch is what the input shape says"
         return module.module, note
     if kind.__name__ == "OptimizedModule" and isinstance(getattr(module, "_orig_mod", None), nn.Module):
-        return module._orig_mod, "unwrapped from torch.compile: the network as it runs eagerly"
+        return module._orig_mod, EAGER
     return None
 
 
@@ -63,6 +73,8 @@ def _is_exported(module: nn.Module) -> bool:
 
 
 def _hint(value: Any) -> str:
+    if isinstance(value, torch.export.ExportedProgram):
+        return "; give the module that was exported, or torch.export.save it and memest.load the .pt2"
     if isinstance(value, type) and issubclass(value, nn.Module):
         return f"; make one first: {value.__name__}(…)"
     return "; a state_dict has weights and no code: give the module" if isinstance(value, Mapping) else ""

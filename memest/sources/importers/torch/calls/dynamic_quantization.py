@@ -4,6 +4,7 @@ the bias."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ ENGINES = ("x86", "fbgemm")
 LINEAR = {"linear_dynamic": "int8", "linear_relu_dynamic": "int8", "linear_dynamic_fp16": "float16"}
 CELLS = {f"quantized_{n}_cell_dynamic": f"{n}_cell" for n in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 NOTE = (
-    "quantized weights are packed by FBGEMM into memory that is not torch's allocator's, in blocks: what is said of tensors that are no"
-    " parameters counts their numbers alone"
+    "quantized weights of {:,} bytes, and what the blocks add in which FBGEMM packs them, lie outside of torch's allocator and are in no"
+    " figure: they are among the bytes that are said to come on top"
 )
 
 
@@ -29,7 +30,12 @@ def _check(recorder: Any, input: torch.Tensor) -> None:
         )
     if torch.is_grad_enabled() and recorder.live.known(input).grad:
         raise UnsupportedError("torch has no gradient of quantized layers: ask for inference (module.eval(), mode='infer')")
-    recorder.assumed.say(NOTE)
+
+
+def packed_note(packed: Mapping[int, tuple[Any, Sequence[tuple[torch.Tensor, Any]]]]) -> list[str]:
+    """How many bytes of weights are packed, if any."""
+    weights = [weight for _, parts in packed.values() for weight, _ in parts]
+    return [NOTE.format(sum(w.numel() * w.element_size() for w in weights))] if weights else []
 
 
 def _unpacked(recorder: Any, holder: Any, dtype: str = "") -> list[tuple[Any, Any]]:

@@ -19,6 +19,7 @@ from memest.machines.versions import release
 from memest.network.graph import Graph, Input, Parameter
 from memest.shown import counted
 from memest.sizes.dims import Dim, expression, symbol
+from memest.sources.importers.torch.calls.dynamic_quantization import packed_note
 from memest.sources.importers.torch.contexts.counters import with_counters
 from memest.sources.importers.torch.contexts.watching import check_hooks
 from memest.sources.importers.torch.recording.calling import Calling
@@ -185,6 +186,7 @@ class Recorder(Calling):
             notes=(
                 *self.wrappers,
                 *self.assumed.notes,
+                *packed_note(self.packed),
                 *self.constants.notes,
                 *[DREW] * self.drew,
                 *self._circles(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 import weakref
 from collections.abc import Container, Mapping, Sequence
@@ -34,7 +33,7 @@ from memest.sources.importers.torch.contexts.switching import Switches
 from memest.sources.importers.torch.recording.repeats import Repeats
 from memest.sources.importers.torch.recording.taken import Taken
 from memest.sources.importers.torch.recording.trace import Trace
-from memest.sources.importers.torch.refusals import explanation, told, users_line
+from memest.sources.importers.torch.refusals import explanation, line_in, told, users_line
 from memest.sources.importers.torch.tensors.constants import Constants
 from memest.sources.importers.torch.tensors.keeping import Kept, form_of
 from memest.sources.importers.torch.tensors.live import LiveTensors
@@ -134,8 +133,7 @@ class Running(TorchFunctionMode):
     def _place(self, error: BaseException | None = None) -> str:
         """Module path and line of user code."""
         path = self.path() or self.name
-        frames = traceback.extract_tb(error.__traceback__) if error is not None else traceback.extract_stack(sys._getframe(1), limit=100)
-        line = users_line(frames)
+        line = line_in(type(self)._run.__code__) if error is None else users_line(traceback.extract_tb(error.__traceback__))
         return f"{path} ({line})" if line else path
 
     # what is said of it --------------------------------------------------------------------------------------------------

@@ -157,7 +157,8 @@ class Writing(Around):
             if depends(request.attributes):
                 raise self.refusal(self.numbers.undecided) from None
             self.impossible = True
-            raise e.at(f"{self._place()}: {request.op}") from None
+            op = request.attributes.get("of") if request.op == "autocast_operands" else request.op  # which stands for what comes before it
+            raise e.at(f"{self._place()}: {op}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError) as e:
             func(*args, **on_meta(func, kwargs))  # torch, which takes no such tensors either, says why
             raise unforeseen(e).at(f"{self._place()}: {request.op}") from e

@@ -70,6 +70,7 @@ class StepTensors(LiveTensors):
     """The live tensors of a step: those it finds outside go by the names of their variables, and the recorder is told of them."""
 
     recorder: StepRecorder
+    earlier = "in an earlier call of the step, as an optimizer that it makes and keeps has them: make that before the step; "
 
     def own(
         self,

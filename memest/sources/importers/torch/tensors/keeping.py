@@ -155,7 +155,8 @@ class Survivors:
         others = (e for e in self._live.tracked.values() if e is not entry and e.names[0] != own)
         part = storage.nbytes != 0 and storage.nbytes != nbytes(spec.shape, spec.dtype)  # of an array's memory, 0, is nothing torch's
         if part or any(e.value.storage is storage for e in others):
-            raise UnsupportedError(f"{what}, and it shares its memory with another tensor: not modelled; keep a copy")
+            way = "keep a copy, not in a list that grows" if spec.shape else "keep a number: .item()"
+            raise UnsupportedError(f"{what}, and it shares its memory with another tensor: not modelled; {way}")
 
     def _within(self, entry: Tracked) -> str:
         """The name of the registered tensor that has its memory, where it may."""

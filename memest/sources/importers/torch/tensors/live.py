@@ -47,8 +47,10 @@ def _transformed_by(t: torch.Tensor) -> str:
 class LiveTensors:
     """Tensors by identity. ``drops`` has a list a layer: the names of what died after it; ``early`` those that died before the first.
     ``parameters`` are what the network owns, in the order they were met; ``twins`` stand in for other tensors, by whose id they are known;
-    ``found_elsewhere`` is told of tensors that are neither inputs nor registered.
+    ``found_elsewhere`` is told of tensors that are neither inputs nor registered; ``earlier`` is where one that is not known may be from.
     """
+
+    earlier = ""
 
     def __init__(self, ledger: Ledger, *, on_meta: bool, refusal: Callable[[str], UnsupportedError]) -> None:
         """``on_meta``: the module's own tensors are meta tensors, so that others may be."""
@@ -138,8 +140,8 @@ class LiveTensors:
             raise self._refusal(f"{transformed}: functorch's own tensors are not recorded; write it without, or as torch.autograd.grad")
         if t.is_meta and not self._on_meta:
             raise self._refusal(
-                "a tensor that was made where memest cannot see it (in another thread, a compiled or scripted function, vmap, or an"
-                " operator of an extension)"
+                f"a tensor that was made where memest cannot see it ({self.earlier}in another thread, a compiled or scripted function,"
+                " vmap, or an operator of an extension)"
             )
         name = self.unique("constant")
         self.found_elsewhere(t, name)
