@@ -40,7 +40,7 @@ class Layers(NamedTuple):
 
 class Run(NamedTuple):
     """Events ``start`` to ``stop`` of one call: ``signs`` tells whether its layer is biased, and of each event whether a workspace comes,
-    another tensor, or one goes; ``before`` is the operator of the call before it; ``listed`` are the tensors of its list, and their dims."""
+    another tensor, or one goes; ``before`` is the operator of the call before; ``listed``: tensors of its list, their dims."""
 
     start: int
     stop: int
