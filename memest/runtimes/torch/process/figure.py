@@ -6,7 +6,7 @@ mapped and their pages are given back at once, so that the heap is what is alive
 several starts of the heap (:mod:`~memest.runtimes.torch.process.heap`), the figure is their median, and the range holds all of them and
 what runs of one network differ by. jemalloc holds what a fixed threshold does and a share more (``keeps``): pages that were given back,
 which it returns to the system after seconds; its range and that of a fixed threshold reach as far ``below`` and ``above`` the figure as 95
-of 100 processes that were held out lie.
+of 100 measured processes lie.
 """
 
 from __future__ import annotations
