@@ -13,7 +13,7 @@ from memest.errors import MemestError
 from memest.libraries.onednn import Convolution, gemm
 from memest.machines.process import Malloc, malloc_named
 from memest.memory.allocators.glibc import Arena
-from memest.runtimes.torch.process.blocks import Run, Script, Take, scripts_of
+from memest.runtimes.torch.process.blocks import Run, Script, Take, lists, scripts_of
 from memest.runtimes.torch.process.heap import Player, leave
 from validation.process.cases import Case
 from validation.process.comparing import SETS, compare, failures, stored
@@ -188,6 +188,32 @@ def test_only_a_new_call_makes_a_primitive() -> None:
     assert later == 0 and first > 10_000
 
 
+def test_a_list_takes_eight_bytes_a_tensor_three_times_and_its_backward_edges_that_double() -> None:
+    """As recorded of densenet121 with torch 2.13; numbers are releases."""
+
+    def told(count: int, *, training: bool) -> list[int | str]:
+        return [f"-{act}" if isinstance(act, int) else act.nbytes for act in lists(count, 4, training=training)]
+
+    assert told(16, training=False) == [128, 128, 128, 32, "-3"]
+    assert told(1, training=True) == [8, 8, 528, 16, 1, 24, 32, 8, 32, "-8"]
+    assert told(2, training=True) == [16, 16, 528, 16, 32, "-3", 2, 48, 32, 32, 16, 32, "-10"]
+    assert told(5, training=True) == [40, 40, 528, 16, 32, "-3", 64, "-4", 128, "-5", 5, 120, *[32] * 5, 40, 32, "-15"]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_a_cat_of_more_tensors_takes_longer_lists(training: bool, new: bool) -> None:
+    for before in ("", "convolution", "an operator that is not"):
+        runs = (Run(0, 1, "x", "cat", "forward", ".+", before, (count, 4)) for count in (2, 9))
+        scripts = (scripts_of(run, training=training, new=new)[0].full for run in runs)
+        two, nine = ([act[1].nbytes for act in full if not isinstance(act, int)] for full in scripts)
+        assert (two.count(72), nine.count(72)) == (0, 3) and len(two) < len(nine) + (not training)
+
+
+def test_how_many_tensors_a_layer_takes_is_told_by_the_graph() -> None:
+    assert dict(memest.estimate(SMALL, input_shape=(1, 1, 16, 16, 16), loss="mse").steps.listing) == {"cat": 2}
+
+
 def test_small_blocks_are_told_in_order_and_by_when_they_go() -> None:
     tensor, small, passing, kept = 0x1000, 0x2000, 0x3000, 0x4000
     records = [
@@ -278,7 +304,7 @@ def test_stored_processes_of_built_in_networks(row: dict[str, Any]) -> None:
     graph = memest.model(BUILT_IN[case.model])
     figure = memest.estimate(graph, input_shape=case.shape, machine=memest.Cpu(), malloc=case.malloc, imports=imports, **how).process
     peak = max(step["most"] for step in row["steps"][1:])
-    assert figure.bytes is not None and abs(figure.bytes / peak - 1) < (0.08 if case.malloc == "glibc" else 0.03)
+    assert figure.bytes is not None and abs(figure.bytes / peak - 1) < (0.03 if case.malloc == "glibc" else 0.02)
 
 
 @pytest.mark.slow

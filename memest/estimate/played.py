@@ -37,6 +37,11 @@ class TheSteps:
         return frozenset(found | {i.name for i in self.graph.inputs if i.layout == "channels_last"})
 
     @property
+    def listing(self) -> Mapping[str, int]:
+        layers = (layer for graph in (self.graph.inference, self.graph) if graph is not None for layer in graph.layers)
+        return {layer.name: len(names) for layer in layers for names in layer.tensors if isinstance(names, tuple)}
+
+    @property
     def whole(self) -> bool:
         return self.graph.step
 

@@ -116,6 +116,10 @@ class Steps(Protocol):
         """The names of parameters and inputs that lie in channels_last."""
 
     @property
+    def listing(self) -> Mapping[str, int]:
+        """The layers that take a list of tensors, with how many these are."""
+
+    @property
     def whole(self) -> bool:
         """Whether a step is all that is done: what it leaves stands until the next takes it."""
 

@@ -77,12 +77,15 @@ def _seen() -> Iterator[Case]:
         ("vgg11", 2, 224, SGD),
         ("densenet121", 4, 224, ""),
         ("mobilenet_v2", 16, 224, ""),
+        ("densenet169", 4, 256, ""),
+        ("resnext50_32x4d", 4, 256, ""),
     ):
         yield image(name, batch, side, optimizer, held_out=False)
     yield dense("UNet3d", (1, 1, 64, 64, 64), ADAM, held_out=False)
     yield dense("UNet3d", (1, 1, 96, 96, 96), "", held_out=False)
     yield dense("UNet2d", (2, 3, 256, 256), ADAM, held_out=False)
     yield clip("r3d_18", (1, 3, 8, 112, 112), SGD, held_out=False)
+    yield clip("r2plus1d_18", (1, 3, 16, 112, 112), held_out=False)
 
 
 def _held() -> Iterator[Case]:
@@ -95,7 +98,7 @@ def _held() -> Iterator[Case]:
         ("efficientnet_b1", 2, 240, SGD), ("resnet18", 12, 160, ADAM), ("resnet50", 3, 288, SGD),
         ("resnet34", 8, 256, ""), ("resnet50", 8, 224, ""), ("vgg13", 4, 224, ""), ("squeezenet1_1", 16, 224, ""),
         ("mnasnet1_0", 16, 224, ""), ("efficientnet_b0", 8, 256, ""), ("shufflenet_v2_x1_0", 32, 224, ""),
-        ("mobilenet_v3_large", 32, 224, ""), ("densenet169", 4, 256, ""), ("resnext50_32x4d", 4, 256, ""), ("convnext_tiny", 4, 224, ""),
+        ("mobilenet_v3_large", 32, 224, ""), ("convnext_tiny", 4, 224, ""),
         ("swin_t", 4, 224, ""), ("vit_b_16", 4, 224, ""), ("alexnet", 64, 224, ""), ("regnet_y_400mf", 16, 224, ""),
     )  # fmt: skip
     dense_ones: tuple[tuple[str, tuple[int, ...], str, str], ...] = (
@@ -109,7 +112,6 @@ def _held() -> Iterator[Case]:
     clips: tuple[tuple[str, tuple[int, ...], str], ...] = (
         ("mc3_18", (1, 3, 8, 112, 112), SGD), ("r2plus1d_18", (1, 3, 8, 96, 96), ADAM), ("s3d", (1, 3, 16, 224, 224), ""),
         ("mc3_18", (2, 3, 16, 112, 112), ""), ("r3d_18", (2, 3, 16, 112, 112), ""), ("r3d_18", (2, 3, 8, 96, 96), ADAM),
-        ("r2plus1d_18", (1, 3, 16, 112, 112), ""),
     )  # fmt: skip
     segmenters: tuple[tuple[str, tuple[int, ...], str], ...] = (
         ("fcn_resnet50", (2, 3, 160, 160), SGD), ("lraspp_mobilenet_v3_large", (4, 3, 256, 256), ADAM),

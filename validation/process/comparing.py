@@ -14,7 +14,7 @@ from validation.process.cases import Case
 RESULTS = Path(__file__).parents[1] / "results" / "process"
 SETS = ("seen", "held-out")
 # Of the median, and of the worst.
-CLAIMS = {"glibc": (0.03, 0.22), "glibc:mmap_threshold=131072": (0.01, 0.03), "jemalloc": (0.03, 0.05)}
+CLAIMS = {"glibc": (0.02, 0.14), "glibc:mmap_threshold=131072": (0.005, 0.021), "jemalloc": (0.02, 0.03)}
 HELD = 0.95  # of the ranges
 LATER = 2  # the step that stands for all later ones: of the second and the third, the higher
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from memest.memory.stream import Event
-from memest.runtimes.torch.process.blocks import CLEARED, DATA, biased, new_ones, runs_of
+from memest.runtimes.torch.process.blocks import CLEARED, DATA, Layers, Take, layers_of, lists, new_ones, runs_of
 from memest.runtimes.torch.script import script
 
 NEAR, LATER = 3, 40
+LISTED = frozenset({"cat"})
+LIST = [0, 0, "L", 0]
 CASES: dict[str, tuple[str, tuple[int, ...], str, str]] = {
     "various2": ("validation.process.various:Various(2)", (2, 3, 32, 32), "sgd:momentum=0.9", "cross_entropy"),
     "various3": ("validation.process.various:Various(3)", (2, 3, 16, 16, 16), "adam", "cross_entropy"),
@@ -123,10 +125,10 @@ def lined_up(events: Sequence[Event], deltas: Sequence[int]) -> list[Event]:
     return found
 
 
-def told(events: Sequence[Event], with_bias: Collection[str], step: Recorded, *, first: bool) -> Iterator[tuple[str, list[Any]]]:
+def told(events: Sequence[Event], layers: Layers, step: Recorded, *, first: bool) -> Iterator[tuple[str, list[Any]]]:
     """Of each run of events its key and its scripts."""
     made = {e.storage.id: n for n, e in enumerate(events) if e.delta > 0}
-    runs = runs_of(events, with_bias)
+    runs = runs_of(events, layers)
     run_at = {n: run for run in runs for n in range(run.start, run.stop)}
     backward = {run.layer: run for run in reversed(runs) if run.phase == "backward"}
     mode = "train" if backward else "infer"
@@ -148,8 +150,21 @@ def told(events: Sequence[Event], with_bias: Collection[str], step: Recorded, *,
                     goes = _goes(n, gap if gap in (None, ENDS) else gap - 1, events, made, run_at, backward)
                 acts.append([small.nbytes, small.aligned, *goes])
             scripts.append(acts)
+        if run.op in LISTED and run.phase == "forward":
+            scripts[0] = without_list(scripts[0], lists(*run.listed, training=mode == "train"))
         if new or not first:
             yield "|".join((mode, "new" if first else "later", run.phase, run.op, run.signs, run.before)), scripts
+
+
+def without_list(acts: list[Any], blocks: Sequence[Take | int]) -> list[Any]:
+    """What was recorded, with a mark in the place of the ``blocks`` of a list; as it is where others were recorded, such as
+    one that the process takes once and for good."""
+    for start in range(len(acts) - len(blocks) + 1):
+        first = sum(not isinstance(act, int) for act in acts[:start])
+        expected = [-1 - first - act if isinstance(act, int) else list(act) for act in blocks]
+        if acts[start : start + len(blocks)] == expected:
+            return [*acts[:start], LIST, *acts[start + len(blocks) :]]
+    return acts
 
 
 def _usual(calls: list[list[Any]]) -> list[Any]:
@@ -195,7 +210,7 @@ def main() -> int:
             except ValueError as e:
                 print(f"{name}, {step}: {e}", file=sys.stderr)
                 continue
-            for key, scripts in told(events, biased(script(estimate.steps)[0]), made, first=step == "step1"):
+            for key, scripts in told(events, layers_of(estimate.steps, script(estimate.steps)[0]), made, first=step == "step1"):
                 calls.setdefault(key, []).append(scripts)
             print(f"{name}, {step}: {len(calls)} kinds", file=sys.stderr)
     takes: dict[tuple[Any, ...], int] = {}

@@ -6,7 +6,7 @@ mapped and their pages are given back at once, so that the heap is what is alive
 several starts of the heap (:mod:`~memest.runtimes.torch.process.heap`), the figure is their median, and the range holds all of them and
 what runs of one network differ by. jemalloc holds what a fixed threshold does and a share more (``keeps``): pages that were given back,
 which it returns to the system after seconds; its range and that of a fixed threshold reach as far ``below`` and ``above`` the figure as 95
-of 100 processes that were held out lie.
+of 100 measured processes lie.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from memest.machines.process import Malloc, ProcessSettings
 from memest.memory.allocators.glibc import Arena, ThreadArena
 from memest.memory.figure import Figure, modelled
 from memest.runtimes.runtime import Steps
-from memest.runtimes.torch.process.blocks import biased, runs_of
+from memest.runtimes.torch.process.blocks import layers_of, runs_of
 from memest.runtimes.torch.process.heap import Plan, Player, leave
 from memest.runtimes.torch.script import script
 from memest.sizes.units import format_bytes
@@ -67,8 +67,8 @@ class Course:
         events, begins = script(steps)
         self.before = events[: begins[0]]
         parts = [events[start:stop] for start, stop in pairwise((*begins, len(events)))][:STEPS]
-        self.with_bias = biased(self.before)
-        self.plans = [Plan.of(step, self.with_bias, first=n == 0) for n, step in enumerate(parts)]
+        self.layers = layers_of(steps, self.before)
+        self.plans = [Plan.of(step, self.layers, first=n == 0) for n, step in enumerate(parts)]
         self.training = any(e.phase == "backward" for e in parts[-1])
         self.volumes = frozenset(name for name, spec in steps.asked().values.items() if len(spec.shape) == VOLUME)
 
@@ -78,7 +78,7 @@ class Course:
         are new, the code that oneDNN compiles for each convolution that is, and what MKL keeps once it has multiplied for one: torch's own
         convolution of volumes (``slow_conv3d``, small ones of one sample) asks no library for a workspace."""
         numbers, events = measured(), self.plans[0].events
-        runs = runs_of(events, self.with_bias)
+        runs = runs_of(events, self.layers)
         kinds = len({(run.op, run.phase) for run in runs})
         pages = numbers["pages"]["train" if self.training else "infer"]
         seen: set[tuple[str, str]] = set()

@@ -7,13 +7,13 @@ times, each time from another such start (:func:`leave`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from memest.memory.allocators.glibc import MAPPED, Arena
 from memest.memory.stream import Event
-from memest.runtimes.torch.process.blocks import Goes, Script, new_ones, runs_of, scripts_of
+from memest.runtimes.torch.process.blocks import Goes, Layers, Script, new_ones, runs_of, scripts_of
 
 ALIGNED = 64  # c10's gAlignment
 BETWEEN = 24
@@ -31,12 +31,12 @@ class Plan:
     backward: dict[str, tuple[int, int]]
 
     @staticmethod
-    def of(events: Sequence[Event], with_bias: Collection[str], *, first: bool) -> Plan:
-        """Of one step; ``with_bias`` are layers."""
+    def of(events: Sequence[Event], layers: Layers, *, first: bool) -> Plan:
+        """Of one step."""
         scripts: list[Script] = []
         backward: dict[str, tuple[int, int]] = {}
         training = any(e.phase == "backward" for e in events)
-        runs = runs_of(events, with_bias)
+        runs = runs_of(events, layers)
         for run, new in zip(runs, new_ones(runs, events), strict=True):
             scripts += scripts_of(run, training=training, new=first and new)
             if run.phase == "backward":
