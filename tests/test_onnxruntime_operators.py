@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import memest
 from memest.errors import UnsupportedError
 from memest.network.tensor import Shape
+from memest.runtimes.rewriting import no_rule
 
 Build = Callable[[memest.Builder, Any], Any]
 IMAGE: Shape = (2, 24, 20, 28)
@@ -32,6 +34,10 @@ def _chosen(b: memest.Builder, x: Any) -> Any:
     return b.layer("where", b.layer("isnan", x), None, x, input_value=0)
 
 
+def _turned(b: memest.Builder, x: Any) -> Any:
+    return b.layer("where", b.layer("logical_not", b.layer("gt", x, None, value=0)), x, None, other_value=1)
+
+
 def _attention(b: memest.Builder, x: Any) -> Any:
     """q k as exporters write it: heads and batch together, turned around, apart again."""
     turned = b.layer("permute", b.layer("view", x, shape=(8, 24, 16)), dims=(0, 2, 1))
@@ -48,6 +54,7 @@ def _attention(b: memest.Builder, x: Any) -> Any:
         (_layer("prod", dim=1), IMAGE, [WHOLE, 4480, 4480]),
         (_layer("cumsum", dim=1), IMAGE, [WHOLE, WHOLE, WHOLE]),
         (_chosen, IMAGE, [WHOLE, 26_880, WHOLE, WHOLE, WHOLE, WHOLE]),  # what is taken of either, and both merged
+        (_turned, IMAGE, [WHOLE, 26_880, WHOLE, WHOLE, WHOLE, WHOLE]),  # chosen the other way round: nothing is negated
         (_attention, (2, 4, 24, 16), [12_288, 18_432, 18_432]),  # nothing is turned around
     ],
 )
@@ -73,3 +80,43 @@ def test_an_lstm_asks_for_states_gates_and_biases_and_backwards_for_both_ways_ro
 def test_what_has_no_rule_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError, match="norm of order 3"):
         _made(_layer("vector_norm", ord=3, dim=(1,)), IMAGE)
+
+
+def _asked_by_file(tmp_path: Path, op: str, more: list[Any] | None = None, opset: int = 20, **given: Any) -> list[int]:
+    """Of an ONNX file with that operator between two negations."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    names = [tensor.name for tensor in more or ()]
+    nodes = [("Neg", ["x"], "a", {}), (op, ["a", *names], "made", given), ("Neg", ["made"], "y", {})]
+    graph = helper.make_graph(
+        [helper.make_node(op, reads, [made], **attributes) for op, reads, made, attributes in nodes],
+        "one",
+        [helper.make_tensor_value_info("x", kind, IMAGE)],
+        [helper.make_tensor_value_info("y", kind, None)],
+        more,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10), tmp_path / "one.onnx")
+    read = memest.from_onnx(tmp_path / "one.onnx")
+    found = memest.estimate(read, mode="infer", runtime="onnxruntime", machine=memest.Cpu(isa="avx512", threads=1))
+    return [e.delta for e in found.events if e.delta > 0]
+
+
+def test_nodes_of_a_file_that_several_of_torchs_calls_stand_for_run_as_one(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    assert _asked_by_file(tmp_path, "HardSigmoid") == [WHOLE, WHOLE]  # in place; its slope is a fifth
+    channel, image = (onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [len(a)], a) for a in ([1], [2, 3]))
+    assert _asked_by_file(tmp_path, "ReduceSumSquare", [channel], keepdims=1) == [WHOLE, 4480, 4480]
+    assert _asked_by_file(tmp_path, "ReduceProd", [image], keepdims=0) == [WHOLE, 192, 192]
+
+
+def test_the_operator_of_group_norms_is_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    ones = [onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, [24], [1.0] * 24) for name in "gb"]
+    with pytest.raises(UnsupportedError, match=r"GroupNormalization.*not modelled on onnxruntime"):
+        _asked_by_file(tmp_path, "GroupNormalization", ones, 21, num_groups=3)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_torch_runs_on_its_fast_path_is_refused_with_what_to_do(runtime: str) -> None:
+    assert "set_fastpath_enabled(False)" in str(no_rule("_transformer_encoder_layer_fwd", runtime))
+    assert "memest ops cumsum" in str(no_rule("cumsum", runtime))

@@ -23,6 +23,21 @@ class Casting:
 
 ENDS = ":ends"
 """What the name of a layer ends in that pads for a convolution or pool: its own pads differ at its ends, as ONNX's may."""
+PART = ":part:"
+"""What stands before the name of an ONNX node in that of a layer which does a part of what the node does; the last of them ends in that
+name alone, behind a colon, where another layer could be taken for it. Engines that have the node run it whole."""
+
+
+def part_of(name: str) -> str | None:
+    """The ONNX node of which the layer of this name does a part, before its last."""
+    return name.partition(PART)[2] or None
+
+
+def node_ended(name: str) -> str | None:
+    """The ONNX node of which it does the last part, where the name says so."""
+    return name.rpartition(":")[2] if ":" in name else None
+
+
 BACKWARD_HOOK = "BackwardHook"
 """What the functions are called that torch puts around a module with full backward hooks."""
 

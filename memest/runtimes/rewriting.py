@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from memest.errors import UnsupportedError
 from memest.machines.target import Target
 from memest.network.graph import Graph, Items, Layer, Reference, default_drops
 from memest.network.tensor import Shape, Spec
@@ -140,6 +141,21 @@ class Rewriting:
         for name in dict.fromkeys(layer.reads):
             del self._readers[name][layer.name]
         return slot
+
+
+FAST_PATH = "_transformer_encoder_layer_fwd"
+
+
+def no_rule(op: str, runtime: str) -> UnsupportedError:
+    """That an engine has no rule for an operator, and what to do instead."""
+    if op == FAST_PATH:
+        instead = (
+            "torch runs such a layer as one call in inference (its fast path), exporters write it out: "
+            "export the network to ONNX and give the file, or record with torch.backends.mha.set_fastpath_enabled(False)"
+        )
+    else:
+        instead = f"memest ops {op} says where there is one"
+    return UnsupportedError(f"no rule for {op!r} on {runtime}; {instead}")
 
 
 def functional(graph: Graph) -> Graph:

@@ -120,7 +120,10 @@ def _batch_norm(c: Call) -> Value:
 
 
 def _group_norm(c: Call) -> Value:
-    """Groups as the channels of an instance norm, then scale and shift a channel."""
+    """Groups as the channels of an instance norm, then scale and shift a channel: so exporters write it. The operator of that name is a
+    function, of which other nodes are made."""
+    if c.from_file:
+        raise c.refuse("GroupNormalization, an operator of opset 21,")
     n, channels, *sizes = c.shape
     groups = c["num_groups"]
     apart = c.sizes(c.input, (n, groups, channels // groups * numel(sizes)))

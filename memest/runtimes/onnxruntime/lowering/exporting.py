@@ -14,10 +14,11 @@ from memest.errors import MemestError, UnsupportedError, unforeseen
 from memest.machines.target import Target
 from memest.network.dtypes import FLOATING
 from memest.network.graph import Graph, Layer, at_sizes
+from memest.network.layers import node_ended, part_of
 from memest.network.tensor import Shape, Spec
 from memest.ops.table import operator_named
 from memest.runtimes.onnxruntime.lowering.nodes import Net, Value
-from memest.runtimes.rewriting import DROPOUTS, Rewriting, described, drop_identities, fold_norms
+from memest.runtimes.rewriting import DROPOUTS, Rewriting, described, drop_identities, fold_norms, no_rule
 from memest.sizes.dims import resolve
 
 FAMILIES = "arithmetic", "convolving", "shaping", "products", "recurrent"
@@ -101,6 +102,10 @@ class Call:
 Handler = Callable[[Call], "Value | Sequence[Value | None]"]
 
 
+WHOLE: dict[str, Handler] = {op: lambda c, op=op: c.put(op, [c.input]) for op in ("HardSigmoid", "ReduceSumSquare")}  # type: ignore[misc]
+"""Nodes of a file that several layers stand for."""
+
+
 class Writer:
     """A graph becoming a net."""
 
@@ -134,9 +139,12 @@ class Writer:
             if all(v.is_weight for t in layer.tensors for v in self._values(t)):
                 self.values.update((name, self._known(name)) for name in layer.outputs)
                 return
-            handler = handlers().get(layer.op)
+            if part_of(layer.name) is not None:
+                self.values[layer.outputs[0]] = self.bound(layer.tensors[0])
+                return
+            handler = WHOLE.get(node_ended(layer.name) or "") or handlers().get(layer.op)
             if handler is None:
-                raise UnsupportedError(f"no rule for {layer.op!r} on onnxruntime; memest ops {layer.op} says where there is one")
+                raise no_rule(layer.op, "onnxruntime")
             found = handler(Call(self, layer))
         except MemestError as e:
             raise e.at(f"layer {layer.name!r} ({layer.op})") from None

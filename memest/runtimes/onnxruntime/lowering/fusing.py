@@ -20,6 +20,7 @@ def basic(net: Net) -> None:
     drop_identities(net)
     drop_expands(net)
     pads_into_windows(net)
+    turned_choices(net)
     mul_into_conv(net)
     add_to_gemm(net)
     turning.moved(net)
@@ -77,6 +78,18 @@ def pads_into_windows(net: Net, *, own: bool = False) -> None:
         if node.attributes["own"] if own else zeros:
             after.attributes["pads"] = tuple(sum(side) + n for side, n in zip(sides[2:], after.attributes["pads"], strict=True))
             net.bypass(node)
+
+
+def turned_choices(net: Net) -> None:
+    """What is chosen where something does not hold is the other one where it holds (not_where_fusion.cc)."""
+    for node in list(net.nodes.values()):
+        readers = list(node.result.readers)
+        if node.op != "Not" or node.result.given_back or any(r.op != "Where" or r.source is not node.result for r in readers):
+            continue
+        net.bypass(node)
+        for reader in readers:
+            condition, one, other = reader.inputs
+            reader.inputs = [condition, other, one]
 
 
 def mul_into_conv(net: Net) -> None:

@@ -12,7 +12,17 @@ from memest.runtimes.openvino.lowering.fusing import Fusing
 from memest.runtimes.openvino.lowering.in_place import in_place
 from memest.runtimes.openvino.lowering.layouts import Layouts, without_cancelled
 from memest.runtimes.openvino.lowering.order import depth_first, from_outputs, resorted
-from memest.runtimes.openvino.lowering.patterns import padded, shuffled_channels, views_around
+from memest.runtimes.openvino.lowering.patterns import (
+    broadcasts,
+    check_rotations,
+    grouped,
+    joined_once,
+    normed_by_squares,
+    padded,
+    shuffled_channels,
+    sliced_apart,
+    views_around,
+)
 from memest.runtimes.openvino.lowering.subgraphs import tokenize, tokenize_attention
 from memest.runtimes.openvino.lowering.translation import Translation
 from memest.runtimes.rewriting import Rewriting, described, drop_identities, fold_norms
@@ -28,11 +38,17 @@ def lowered(
     specs = described(rewriting.graph(), input_shapes, sizes, target, remember=remember)
     drop_identities(rewriting)
     fold_norms(rewriting)
+    normed_by_squares(rewriting, specs, frozenset(p.name for p in graph.parameters))
     translation = Translation(rewriting.graph(), specs, sizes)
     nodes = translation.run(TABLE)
     known = Rewriting(nodes)
     shuffled_channels(known, translation.shapes)
     padded(known)
+    broadcasts(known, translation.shapes)
+    sliced_apart(known, translation.shapes)
+    check_rotations(known)
+    grouped(known, translation.shapes)
+    joined_once(known)
     nodes = nodes.with_(layers=from_outputs(known.layers, known.outputs))
     constants = frozenset(translation.constants)
     fusing = Fusing(Rewriting(nodes), translation.shapes, constants)

@@ -23,18 +23,19 @@ UNARY = {
     "hardtanh": "clamp",
     "leaky_relu": "relu",
     "mish": "mish",
-    "neg": "power",
+    "neg": "multiply",
     "reciprocal": "power",
     "relu": "relu",
     "relu6": "clamp",
     "rsqrt": "power",
     "sigmoid": "sigmoid",
     "silu": "swish",
+    "softsign": "softsign",
     "sqrt": "sqrt",
     "square": "power",
     "tanh": "tanh",
 }
-MATH = frozenset({"hardsigmoid", "selu", "softsign", "sin", "cos", "tan", "asin", "acos", "atan", "sign"})
+MATH = frozenset({"hardsigmoid", "selu", "sin", "cos", "tan", "asin", "acos", "atan", "sign"})
 COMPARED = {"eq": "equal", "ne": "not_equal", "gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal"}
 LOGICAL = {f"logical_{name}": f"logical_{name}" for name in ("and", "or", "xor")}
 BINARY = {"add": "add", "sub": "subtract", "mul": "multiply", "div": "divide", "maximum": "maximum", "minimum": "minimum", "pow": "power"}

@@ -8,6 +8,7 @@ Source: openvino/src/plugins/intel_cpu/src/graph_optimizer.cpp, in its order; no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from memest.network.graph import Layer
 from memest.network.tensor import Shape
@@ -34,6 +35,7 @@ class Fusing:
 
     def run(self) -> None:
         """All of it."""
+        self._into_weights()
         self._deconvolutions()
         self._through_pooling()
         self._simple("Convolution")
@@ -85,6 +87,14 @@ class Fusing:
                 if child is None or not self._can_take(parent, child):
                     break
                 parent = self.take_in(parent, child)
+
+    def _into_weights(self) -> None:
+        """What is multiplied by numbers for a convolution's sake: its weights are (mul_conv_fusion.cpp, ``MultiplyConvolutionFusion``)."""
+        for layer in self.r.layers:
+            if layer.op == "Eltwise" and told(layer, "what") == "multiply" and len(data := self._data(layer)) == 1:
+                reader = self.r.follower(layer, ("Convolution", "Deconvolution"))
+                if reader is not None and all(prod(self.shapes[name]) == 1 for name in layer.reads if name in self.constants):
+                    self.r.bypass(layer, data[0])
 
     def _deconvolutions(self) -> None:
         for layer in self.r.layers:

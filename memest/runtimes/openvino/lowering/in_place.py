@@ -28,7 +28,7 @@ def in_place(layers: Sequence[Layer], outputs: Sequence[str], inputs: Sequence[s
 
 
 class _State:
-    """The nodes so far, by name; ``parts`` are values that are a part of another."""
+    """The nodes so far, by name; ``parts`` are values that are a part of another. What a softmax wrote over its input is copied, too."""
 
     def __init__(self, layers: Sequence[Layer], outputs: Sequence[str], inputs: Sequence[str], shapes: Mapping[str, Shape]) -> None:
         self.makers = {value: layer for layer in layers for value in layer.outputs}
@@ -43,13 +43,15 @@ class _State:
         """One node more, behind what it reads."""
         first = layer.reads[0] if layer.reads else ""
         if told(layer, "over") is not None:
+            if first in self.inputs:
+                self.inputs |= {*layer.outputs}
             self.found[layer.name] = layer
             return
         if layer.op == "Concatenation" and self._joins(layer):
             self._join(layer)
             return
         writes = layer.op in ELEMENTWISE and _elementwise(layer, self.makers, self.readers, self.inputs, self.shapes)
-        if writes and first in self.parts:
+        if writes and (first in self.parts or self.makers[first].op == "Softmax"):
             layer = replace(layer, tensors=((self._copy(first, layer), *layer.reads[1:]),))
         if layer.op == "MVN":
             writes = first in self.makers and sum(self.readers.get(v, 0) for v in self.makers[first].outputs) == 1

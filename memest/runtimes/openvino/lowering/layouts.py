@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import NamedTuple
 
 from memest.network.graph import Layer
@@ -25,7 +26,7 @@ FOLLOW = frozenset(
     | {"StridedSlice", "Subgraph", "Tile", "Transpose"}
 )
 FULL = "float32"
-INTEGER = "int32"  # what indices are; they lie in rows and are never converted to anything else
+AS_THEY_ARE = frozenset({"int32", "bool"})  # what indices and conditions are, which nobody converts to anything else
 IN_FULL = frozenset({"GridSample", "Math"})
 MAKES_FULL = frozenset({"Reduce"})
 SIGNIFICANT = frozenset({"Convolution", "FullyConnected", "MatMul", "Interpolate"})
@@ -91,17 +92,23 @@ class Layouts:
 
     def _as(self, name: str, layout: str, dtype: str, found: list[Layer], anyhow: bool = False) -> str:
         wanted, have = Lying(layout, dtype), self._lying(name)
-        if name in self.constants or have == wanted or INTEGER in (have.dtype, dtype) or (anyhow and have.dtype == dtype):
+        if name in self.constants or have == wanted or AS_THEY_ARE & {have.dtype, dtype} or (anyhow and have.dtype == dtype):
             return name
         if (name, wanted) not in self.reordered:
             made = f"{name}:{layout}:{dtype}"
             what = layout if have.layout != layout else "convert"
             added = node(made, "Reorder", (name,), (self.shapes[name],), what=what, dtype=dtype)
-            found.append(replace(added, attributes=telling(added, layout=layout)))
+            over = 0 if have.dtype == dtype and _lies_alike(self.shapes[name]) else None
+            found.append(replace(added, attributes=telling(added, layout=layout, over=over)))
             self.shapes[made] = self.shapes[name]
             self.given[made] = wanted
             self.reordered[name, wanted] = made
         return self.reordered[name, wanted]
+
+
+def _lies_alike(shape: Shape) -> bool:
+    """Whether channels last is the same as rows: of one channel, or of one element a channel (edge.cpp, ``ReorderStatus::Optimized``)."""
+    return len(shape) > 2 and (shape[1] == 1 or prod(shape[2:]) == 1)
 
 
 def tail_of(layers: Sequence[Layer], outputs: Sequence[str]) -> tuple[set[str], set[str]]:
@@ -122,7 +129,7 @@ def without_cancelled(layers: Sequence[Layer], outputs: Sequence[str]) -> list[L
         for name in layer.reads:
             readers.setdefault(name, []).append(layer)
     for name in outputs:
-        readers.setdefault(name, []).extend([layers[-1]] * 2)
+        readers.setdefault(name, []).extend([*layers[-1:], *layers[-1:]])
     gone: set[str] = set()
     changed: dict[str, Layer] = {}
     for layer in layers:
@@ -147,5 +154,5 @@ def _cancelled(layer: Layer, readers: Mapping[str, list[Layer]]) -> list[Layer]:
         return chain[:2] if told(layer, "layout") == PLANAR and told(layer, "what") == inner else []
     if kinds == ["Reorder", "Reshape", "Transpose"] and told(layer, "what") == PLANAR:
         before, after = told(layer, "shapes")[0], told(chain[1], "shapes")[0]
-        return chain if len(after) == 3 and after[:2] == before[:2] and told(chain[2], "what") == "0,2,1" else []
+        return chain if (len(before), len(after)) == (4, 3) and after[:2] == before[:2] and told(chain[2], "what") == "0,2,1" else []
     return []

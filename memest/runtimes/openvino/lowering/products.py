@@ -21,8 +21,25 @@ def _convolution(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, A
         raise UnsupportedError("a convolution of one image without a batch: no rule for it on openvino; give it a batch of 1")
     if not t.is_constant(b["weight"]):
         raise UnsupportedError("a convolution with weights that are computed: no rule for it on openvino")
+    if kind == "Deconvolution":
+        _check_transposed(a, len(t.shapes[b["input"]]) - 2)
     reads = [b["input"], b["weight"], *([b["bias"]] if b["bias"] else [])]
     t.give(layer, t.add(kind, reads, t.made(layer)))
+
+
+def _check_transposed(a: dict[str, Any], dims: int) -> None:
+    """Other kernels want other layouts: channels in blocks, or rows."""
+    if dims == 1:
+        raise UnsupportedError("a transposed convolution of one dim: no rule for it on openvino")
+    if a["groups"] != 1 and dims == 2:
+        raise UnsupportedError("a transposed convolution in groups: no rule for it on openvino")
+    if _is_dilated(a):
+        raise UnsupportedError("a transposed convolution with a dilation: no rule for it on openvino")
+
+
+def _is_dilated(a: dict[str, Any]) -> bool:
+    given = a["dilation"]
+    return any(n != 1 for n in ((given,) if isinstance(given, int) else given))
 
 
 def _linear(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:

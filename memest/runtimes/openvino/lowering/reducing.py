@@ -43,6 +43,10 @@ def _layer_norm(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, An
     t.give(layer, _normalized(t, b["input"], len(a["normalized_shape"]), b["weight"], b["bias"]))
 
 
+def _rms_norm(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    t.give(layer, t.add("RMS", [b["input"], *([b["weight"]] if b["weight"] else [])], t.made(layer)))
+
+
 def _by_channel(t: Translation, b: dict[str, Any], role: str) -> str | None:
     ones = [1] * (len(t.shapes[b["input"]]) - 2)
     return None if b[role] is None else t.reshape(b[role], (1, t.shapes[b["input"]][1], *ones))
@@ -77,6 +81,9 @@ def _rest(shape: Shape) -> int:
 def _pool(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     if a.get("return_indices"):
         raise UnsupportedError("pooling that returns indices: no rule for it on openvino")
+    dilation = a.get("dilation", 1)
+    if any(n != 1 for n in ((dilation,) if isinstance(dilation, int) else dilation)):
+        raise UnsupportedError("pooling with a dilation: no rule for it on openvino")
     t.give(layer, t.add("Pooling", (b["input"],), t.made(layer), "max" if "max" in layer.op else "average"))
 
 
@@ -127,6 +134,17 @@ def _reduce(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
     t.give(layer, t.add("Reduce", (b["input"],), t.made(layer), layer.op))
 
 
+def _log_sum_exp(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Written out (ReduceLogSumExp of the ONNX front end): less the largest, which is added again behind the logarithm."""
+    shape = t.shapes[b["input"]]
+    dims = [d % len(shape) for d in ((a["dim"],) if isinstance(a["dim"], int) else a["dim"])]
+    reduced = tuple([1 if d in dims else n for d, n in enumerate(shape)])
+    largest = t.add("Reduce", (b["input"],), reduced, "amax")
+    powers = t.eltwise("exp", t.eltwise("subtract", b["input"], largest))
+    total = t.eltwise("log", t.add("Reduce", (powers,), reduced, "sum"))
+    t.give(layer, t.reshape(t.eltwise("add", largest, total), t.made(layer)))
+
+
 def _log_softmax(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
     """Written out (LogSoftmaxDecomposition): less the largest, and less the logarithm of the sum of exponentials."""
     shape = t.made(layer)
@@ -157,10 +175,12 @@ TABLE: dict[str, Translate] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "instance_norm": _instance_norm,
+    "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     **dict.fromkeys([f"{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _pool),
     **dict.fromkeys([f"adaptive_{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)], _adaptive),
-    **dict.fromkeys(("mean", "sum", "amax", "amin", "prod", "vector_norm", "logsumexp"), _reduce),
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "prod", "vector_norm"), _reduce),
+    "logsumexp": _log_sum_exp,
     "log_softmax": _log_softmax,
     "softmax": _along("Softmax"),
     "interpolate": _interpolate,

@@ -58,8 +58,16 @@ def _unbind(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) 
 
 
 def _slice(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
-    shape = t.made(layer)
-    t.give(layer, b["input"] if t.shapes[b["input"]] == shape else t.add("StridedSlice", (b["input"],), shape))
+    shape, before = t.made(layer), t.shapes[b["input"]]
+    axis = a["dim"] % len(shape)
+    end = a["start"] + a["length"] if "length" in a else a["end"]
+    what = _part(axis, range(before[axis])[slice(a["start"], end, a.get("step", 1))])
+    t.give(layer, b["input"] if before == shape else t.add("StridedSlice", (b["input"],), shape, what))
+
+
+def _part(axis: int, places: range) -> str:
+    """What a slice takes of a dim."""
+    return f"part {axis} {places.start} {places.stop}" if places.step == 1 else f"places of axis {axis} {places}"
 
 
 def _select(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -70,7 +78,7 @@ def _getitem(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any])
     """Dim by dim: parts of it, or one element. What was cut before is not cut again."""
     index: tuple[Any, ...] = a["index"]
     if index[-1:] == ("tensor",) and len(b["indices"]) == 1 and set(index[:-1]) <= {(None, None, None)} and t.is_constant(b["indices"][0]):
-        t.give(layer, t.add("Gather", (b["input"], b["indices"][0]), t.made(layer), f"axis {len(index) - 1}"))
+        t.give(layer, t.add("Gather", (b["input"], b["indices"][0]), t.made(layer), f"places of axis {len(index) - 1}"))
         return
     if b["indices"] or any(i is None or i == "tensor" for i in index):
         raise UnsupportedError("an index that is a tensor, or a new dim: no rule for it on openvino")
@@ -81,9 +89,9 @@ def _getitem(t: Translation, layer: Layer, a: dict[str, Any], b: dict[str, Any])
             continue
         shape = t.shapes[value]
         if isinstance(i, tuple):
-            extent = len(range(shape[at])[slice(*i)])
-            if extent != shape[at]:
-                value = t.shared("StridedSlice", value, (*shape[:at], extent, *shape[at + 1 :]), f"axis {at} {i}")
+            places = range(shape[at])[slice(*i)]
+            if len(places) != shape[at]:
+                value = t.shared("StridedSlice", value, (*shape[:at], len(places), *shape[at + 1 :]), _part(at, places))
             at += 1
         else:
             value = t.shared("Gather", value, (*shape[:at], *shape[at + 1 :]), f"axis {at}", i)

@@ -23,10 +23,12 @@ def tokenize_attention(f: Fusing, precision: str) -> None:
 
 
 def _attention(f: Fusing, first: Layer, transposes: bool) -> None:
-    chain = [first]
+    chain, taken = [first], list[Layer]()
     reads = list(first.reads)
     while (found := f.r.sole_reader(chain[-1].outputs[0])) is not None and found.op == "Eltwise":
-        reads += [name for name in found.reads if name != chain[-1].outputs[0]]
+        for name in found.reads:
+            if name != chain[-1].outputs[0]:
+                reads.append(_behind(f, name, taken))
         chain.append(found)
     if found is None or found.op != "Softmax" or told(found, "what") != "axis 3":
         return
@@ -39,9 +41,18 @@ def _attention(f: Fusing, first: Layer, transposes: bool) -> None:
     if transposes and after is not None and after.op == "Transpose" and told(after, "what") == "0,2,1,3":
         chain.append(after)
     end = chain[-1]
-    for layer in chain[:-1]:
+    for layer in (*taken, *chain[:-1]):
         f.r.remove(layer)
     f.r.replace(end, node(end.name, "Subgraph", reads, (f.shapes[end.outputs[0]],), what="attention", outputs=end.outputs))
+
+
+def _behind(f: Fusing, name: str, taken: list[Layer]) -> str:
+    """What a function of an attention's mask alone is made of: it is computed in the attention."""
+    maker = f.r.maker(name)
+    if maker is None or maker.op != "Eltwise" or len(maker.reads) != 1 or f.r.sole_reader(name) is None:
+        return name
+    taken.append(maker)
+    return _behind(f, maker.reads[0], taken)
 
 
 def tokenize(f: Fusing) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from memest.errors import MemestError, UnsupportedError, unforeseen
+from memest.errors import MemestError, unforeseen
 from memest.network.graph import Graph, Layer, Parameter
+from memest.network.layers import node_ended, part_of
 from memest.network.tensor import Shape, Spec
 from memest.ops.reading import flattened
 from memest.runtimes.openvino.rows import node
-from memest.runtimes.rewriting import attributes_of, bound
+from memest.runtimes.rewriting import attributes_of, bound, no_rule
 
 Translate = Callable[["Translation", Layer, dict[str, Any], dict[str, Any]], None]
 
@@ -24,6 +25,9 @@ CREATED = frozenset(
     {f"new_{kind}" for kind in ("zeros", "ones", "full", "empty")} | {f"{k}_like" for k in ("zeros", "ones", "full", "empty")}
 )
 """Calls that read a tensor for its shape alone."""
+
+WHOLE = {"HardSigmoid": "hardsigmoid", "ReduceProd": "prod"}
+"""Nodes of a file that several layers stand for, and the plugin runs as one: by the operator whose rule is theirs."""
 
 
 class Translation:
@@ -62,8 +66,12 @@ class Translation:
                 self.constant(name, self.specs[name].shape, self.specs[name].dtype)
             return
         if layer.op not in table:
-            raise UnsupportedError(f"no rule for {layer.op!r} on openvino; memest ops {layer.op} says where there is one")
-        table[layer.op](self, layer, attributes_of(layer, self.sizes), self._bound(layer))
+            raise no_rule(layer.op, "openvino")
+        if part_of(layer.name) in WHOLE:
+            self.give(layer, self.value(layer.reads[0]))
+            return
+        op = WHOLE.get(node_ended(layer.name) or "", layer.op)
+        table[op](self, layer, attributes_of(layer, self.sizes), self._bound(layer))
 
     def _bound(self, layer: Layer) -> dict[str, Any]:
         return {role: self._value_of(reference) for role, reference in bound(layer).items()}

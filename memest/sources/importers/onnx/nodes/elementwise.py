@@ -7,6 +7,7 @@ from math import isclose
 from typing import Any
 
 from memest.network.dtypes import FLOATING
+from memest.network.layers import PART
 from memest.sources.importers.onnx.call import Call, Handler, Result
 from memest.sources.importers.onnx.values import dtype_name
 from memest.sources.importers.onnx.writing import dtype_of, shape_of
@@ -128,8 +129,9 @@ def _hard_sigmoid(c: Call) -> Result:
     if isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         made = c.layer("hardsigmoid", c.tensor(0))
     else:
-        scaled = c.layer("mul", c.tensor(0), None, value=alpha)
-        made = c.layer("clamp", c.layer("add", scaled, None, value=beta), min=0, max=1)
+        part = f"{PART}{c.op}"
+        scaled = c.layer("mul", c.tensor(0), None, called=part, value=alpha)
+        made = c.layer("clamp", c.layer("add", scaled, None, called=part, value=beta), called=f":{c.op}", min=0, max=1)
     result: Result = made
     return result
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from memest.errors import GraphError
+from memest.network.layers import PART
 from memest.sources.builder import Node
 from memest.sources.importers.onnx.call import Call, Handler, Result
 from memest.sources.importers.onnx.writing import shape_of
@@ -76,9 +77,9 @@ def _reduced_of(first: Sequence[tuple[str, dict[str, Any]]], op: str, last: str 
         dims = _axes(c, len(x.shape))
         made: Any = x
         for name, how in first:
-            made = c.layer(name, made, None, **how) if how else c.layer(name, made)
+            made = c.layer(name, made, None, called=f"{PART}{c.op}", **how)
         if dims is not None:
-            made = c.layer(op, made, dim=dims, keepdim=bool(c.attribute("keepdims", 1)))
+            made = c.layer(op, made, called=f":{c.op}" if first else "", dim=dims, keepdim=bool(c.attribute("keepdims", 1)))
         result: Result = made if last is None else c.layer(last, made)
         return result
 
@@ -90,7 +91,7 @@ def _product(c: Call) -> Result:
     made = c.tensor(0)
     dims, keep = _axes(c, len(made.shape)) or (), bool(c.attribute("keepdims", 1))
     for at in sorted(dims, reverse=True):
-        made = c.layer("prod", made, dim=at, keepdim=keep)
+        made = c.layer("prod", made, called="" if at == min(dims) else f"{PART}{c.op}", dim=at, keepdim=keep)
     return made
 
 
