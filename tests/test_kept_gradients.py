@@ -180,12 +180,12 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_what_torch_allocates(name: str) -> None:
-    outcome = compare(CASES[name](), Cpu.detect())
+def test_it_is_what_torch_allocates(name: str, cpu: Cpu) -> None:
+    outcome = compare(CASES[name](), cpu)
     assert not outcome.failed, str(outcome.difference)
 
 
-def test_retained_gradients_stand_with_tensors_that_are_kept() -> None:
+def test_retained_gradients_stand_with_tensors_that_are_kept(cpu: Cpu) -> None:
     model, kept = Features(), []
 
     def watch(module: Any, args: Any, output: Any) -> None:
@@ -200,7 +200,7 @@ def test_retained_gradients_stand_with_tensors_that_are_kept() -> None:
         model(x).square().mean().backward()
         return kept[0].grad.mean().item()
 
-    outcome = compare(Case(step, [image()], [model, kept]), Cpu.detect())
+    outcome = compare(Case(step, [image()], [model, kept]), cpu)
     assert outcome.difference is None, str(outcome.difference)
     assert outcome.predicted.standing_bytes == outcome.standing_bytes + 2 * 6 * 8 * 8 * 4  # which the list of the measured does not tell of
 

@@ -38,8 +38,8 @@ def searched(**options: Any) -> Case:
 
 
 @pytest.mark.parametrize("most, history", [(3, 2), (2, 1), (1, 1)])
-def test_the_search_equals_torchs(most: int, history: int) -> None:
-    outcome = compare(searched(max_iter=most, history_size=history), Cpu.detect())
+def test_the_search_equals_torchs(most: int, history: int, cpu: Cpu) -> None:
+    outcome = compare(searched(max_iter=most, history_size=history), cpu)
     assert not outcome.failed, str(outcome.difference)
     assert any("its history is full" in note for note in outcome.predicted.notes)
 
@@ -91,9 +91,11 @@ def line_searched(most: int, lr: float, steepness: float) -> Case:
 
 
 @pytest.mark.parametrize(("stated", "lr", "steepness"), [(None, 0.3, 1.5), (2, 8.0, 5)])
-def test_a_line_search_equals_torchs_where_it_evaluates_as_often_as_stated(stated: int | None, lr: float, steepness: float) -> None:
+def test_a_line_search_equals_torchs_where_it_evaluates_as_often_as_stated(
+    stated: int | None, lr: float, steepness: float, cpu: Cpu
+) -> None:
     case = line_searched(5, lr, steepness)
-    predicted = memest.step(case.function, *case.arguments, assume=stated and {"evaluations": stated}, machine=Cpu.detect())
+    predicted = memest.step(case.function, *case.arguments, assume=stated and {"evaluations": stated}, machine=cpu)
     standing, peak, events = measure(case, before=2)
     assert first_difference(predicted.events, events) is None
     assert (predicted.standing_bytes, predicted.peak_bytes) == (standing, peak)

@@ -117,15 +117,15 @@ MORE = {"nadam": torch.optim.NAdam, "adagrad": torch.optim.Adagrad, "adamax": to
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_what_torch_allocates(name: str) -> None:
-    outcome = compare(CASES[name](), Cpu.detect())
+def test_it_is_what_torch_allocates(name: str, cpu: Cpu) -> None:
+    outcome = compare(CASES[name](), cpu)
     assert not outcome.failed, str(outcome.difference)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
-def test_others_are_what_torch_allocates(name: str) -> None:
-    outcome = compare(inner_loop(MORE[name]), Cpu.detect())
+def test_others_are_what_torch_allocates(name: str, cpu: Cpu) -> None:
+    outcome = compare(inner_loop(MORE[name]), cpu)
     assert not outcome.failed, str(outcome.difference)
 
 

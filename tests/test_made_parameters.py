@@ -104,8 +104,8 @@ CASES: dict[str, Callable[[], Case]] = {make.__name__: make for make in (perturb
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_what_torch_allocates(name: str) -> None:
-    outcome = compare(CASES[name](), Cpu.detect())
+def test_it_is_what_torch_allocates(name: str, cpu: Cpu) -> None:
+    outcome = compare(CASES[name](), cpu)
     assert not outcome.failed, str(outcome.difference)
 
 

@@ -12,7 +12,7 @@ from validation.origin.measuring import stored
 from validation.origin.predicting import predicted, predicted_at, tensors_bytes
 from validation.origin.table import Row
 
-BESIDE = ("torch, train, 32, 1", "torch, train, 32, 8")  # of which the range does not hold what was measured: holes of a moving threshold
+BESIDE = ("torch, train, 32, 1",)  # of which the range does not hold what was measured: holes of a moving threshold
 MEASURED = [cell for cell in CELLS if cell.name in stored()]
 
 

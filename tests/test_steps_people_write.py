@@ -301,6 +301,6 @@ def margins_of_angles() -> Case:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_step_is_what_torch_allocates(name: str) -> None:
-    outcome = compare(MAKERS[name](), Cpu.detect())
+def test_a_step_is_what_torch_allocates(name: str, cpu: Cpu) -> None:
+    outcome = compare(MAKERS[name](), cpu)
     assert not outcome.failed, str(outcome.difference)

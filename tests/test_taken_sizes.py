@@ -297,7 +297,12 @@ def held_as_a_step(use: Use) -> None:
 @pytest.mark.parametrize("name", AROUND)
 @pytest.mark.slow
 def test_what_stands_around_the_calls_of_a_step_leaves_the_sizes_free(name: str) -> None:
-    held_as_a_step(AROUND[name])
+    """All but hooks, which run when the engine comes to them: such a step is refused at other sizes."""
+    if name == "hooked":
+        with pytest.raises(memest.UsageError, match="described for sizes where N == 2; .* import it again"):
+            held_as_a_step(AROUND[name])
+    else:
+        held_as_a_step(AROUND[name])
 
 
 @pytest.mark.slow
