@@ -299,7 +299,7 @@ def held_as_a_step(use: Use) -> None:
 def test_what_stands_around_the_calls_of_a_step_leaves_the_sizes_free(name: str) -> None:
     """All but hooks, which run when the engine comes to them: such a step is refused at other sizes."""
     if name == "hooked":
-        with pytest.raises(memest.UsageError, match="described for sizes where N == 2; .* import it again"):
+        with pytest.raises(memest.UsageError, match=r"described for sizes where N == 2; .* import it again"):
             held_as_a_step(AROUND[name])
     else:
         held_as_a_step(AROUND[name])
